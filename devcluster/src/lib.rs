@@ -1,0 +1,4 @@
+//! stub
+
+pub mod edge;
+pub mod geography;

@@ -1,0 +1,174 @@
+//! Transaction numbers: how far this node is, waiting until it is far enough, and the visitor's cookie.
+
+use std::{fmt, io, str::FromStr, time::Duration};
+
+use http::{HeaderMap, HeaderValue, header};
+use tokio::time;
+
+use super::Instance;
+
+/// The cookie in which LiteFS's proxy remembers a visitor's last transaction.
+const COOKIE: &str = "__txid";
+/// As long as LiteFS's own: after that, every node that is up has caught up.
+const COOKIE_AGE: Duration = Duration::from_mins(5);
+/// LiteFS's proxy looks each millisecond; a file system call is dearer than its look into memory.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The number of a transaction: grows by one with each, on the primary; replicas follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Txid(pub u64);
+
+/// How far a node's database is. The checksum is the history's: two nodes that wrote apart from each other
+/// can share a number, but not both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The last transaction that can be seen here.
+    pub txid: Txid,
+    /// The checksum of the whole database after it.
+    pub checksum: u64,
+}
+
+/// Not 16 hexadecimal digits, as LiteFS writes a transaction number.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected 16 hexadecimal digits, got {0:?}")]
+pub struct InvalidTxid(String);
+
+/// Why a transaction is not here.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// It did not arrive in time.
+    #[error("this node is at {reached:?} and did not reach {wanted} within {} ms", .within.as_millis())]
+    Late {
+        /// The transaction that was waited for.
+        wanted: Txid,
+        /// Where this node is; `None`: it has no database yet.
+        reached: Option<Txid>,
+        /// How long was waited.
+        within: Duration,
+    },
+    /// LiteFS's directory cannot be read.
+    #[error("cannot read the position: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Instance {
+    /// How far this node's database is, from LiteFS's `<database>-pos`. `None`: there is no database yet, or no LiteFS.
+    ///
+    /// Fails where LiteFS's directory cannot be read: LiteFS died, or its file is not what LiteFS writes.
+    pub async fn position(&self) -> io::Result<Option<Position>> {
+        let Some(litefs) = &self.settings.litefs else { return Ok(None) };
+        let file = litefs.dir.join(format!("{}-pos", litefs.database));
+        match tokio::fs::read_to_string(file).await {
+            Ok(text) => text.trim_end().parse().map(Some).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until this node has `wanted`, so that what is read next is not older. Without LiteFS there is nothing
+    /// to wait for.
+    pub async fn reach(&self, wanted: Txid, within: Duration) -> Result<(), WaitError> {
+        if self.settings.litefs.is_none() {
+            return Ok(());
+        }
+        let deadline = time::Instant::now() + within;
+        loop {
+            let reached = self.position().await?.map(|position| position.txid);
+            if reached >= Some(wanted) {
+                return Ok(());
+            }
+            if time::Instant::now() >= deadline {
+                return Err(WaitError::Late { wanted, reached, within });
+            }
+            time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Txid {
+    /// The transaction that a visitor has seen, from the request's cookies; what is not one counts as none.
+    #[must_use]
+    pub fn from_cookies(headers: &HeaderMap) -> Option<Self> {
+        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        cookies
+            .flat_map(|line| line.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find(|(name, _)| *name == COOKIE)
+            .and_then(|(_, value)| value.parse().ok())
+    }
+
+    /// The value of a `Set-Cookie` header: on any node, this visitor's next reads wait for this transaction.
+    #[must_use]
+    pub fn set_cookie(self) -> HeaderValue {
+        let value = format!("{COOKIE}={self}; Path=/; Max-Age={}; HttpOnly", COOKIE_AGE.as_secs());
+        HeaderValue::try_from(value).expect("hexadecimal digits and fixed text are visible ASCII")
+    }
+}
+
+impl fmt::Display for Txid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for Txid {
+    type Err = InvalidTxid;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTxid> {
+        hexadecimal(text).map(Self)
+    }
+}
+
+impl FromStr for Position {
+    type Err = InvalidTxid;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTxid> {
+        let (txid, checksum) = text.split_once('/').ok_or_else(|| invalid(text))?;
+        Ok(Self { txid: txid.parse()?, checksum: hexadecimal(checksum)? })
+    }
+}
+
+fn hexadecimal(text: &str) -> Result<u64, InvalidTxid> {
+    // `from_str_radix` alone would take a sign.
+    if text.len() != 16 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(invalid(text));
+    }
+    u64::from_str_radix(text, 16).map_err(|_| invalid(text))
+}
+
+fn invalid(text: &str) -> InvalidTxid {
+    InvalidTxid(text.chars().take(40).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_read_as_litefs_writes_it() {
+        let position: Position = "000000000000001f/c9d1a2b3c4d5e6f7".parse().unwrap();
+        assert_eq!(position, Position { txid: Txid(31), checksum: 0xc9d1_a2b3_c4d5_e6f7 });
+        assert_eq!(position.txid.to_string(), "000000000000001f");
+        for bad in ["", "1f", "+00000000000001f", "000000000000001f", "000000000000001g/0000000000000000"] {
+            assert!(bad.parse::<Position>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_cookie_is_found_among_others_and_nonsense_counts_as_none() {
+        let seen = |cookie: &str| {
+            Txid::from_cookies(&HeaderMap::from_iter([(header::COOKIE, cookie.parse().unwrap())]))
+        };
+        assert_eq!(seen("a=b; __txid=00000000000000ff; c=d"), Some(Txid(255)));
+        assert_eq!(seen("__txid=newest"), None);
+        assert_eq!(seen("a=b"), None);
+        assert_eq!(Txid::from_cookies(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_cookie_that_is_set_is_read_back() {
+        let cookie = Txid(7).set_cookie();
+        let pair = cookie.to_str().unwrap().split(';').next().unwrap().parse().unwrap();
+        assert_eq!(Txid::from_cookies(&HeaderMap::from_iter([(header::COOKIE, pair)])), Some(Txid(7)));
+    }
+}

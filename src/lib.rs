@@ -1,0 +1,111 @@
+//! A counter on SQLite, replicated to many regions by LiteFS.
+//!
+//! Dependencies point one way: `main` → [`web`] → [`counter`] → [`instance`].
+//!
+//! - [`config`]: what the application is told at start
+//! - [`instance`]: which instance this is and what it may do; the only module that knows LiteFS and Fly
+//! - [`counter`]: the count; the only module that speaks SQL
+//! - [`web`]: pages and forms; the only module that speaks HTTP
+//!
+//! # A click's way
+//!
+//! 1. A visitor in Sydney presses a button. Fly's proxy takes `POST /` to the nearest instance, where LiteFS's proxy
+//!    (port 8080) sees a write on a replica, and answers `fly-replay: instance=<the primary>`.
+//! 2. Fly's proxy sends the same request to the primary in San Jose. LiteFS's proxy there lets it through to this
+//!    application (port 8081), to `web::click`: is it a form of this page, with one intent?
+//! 3. `counter::Counter::apply` puts it into the writer's queue. The writer takes all clicks that wait, and commits
+//!    them in one transaction; LiteFS sees the commit and streams it to the replicas.
+//! 4. The visitor gets `303 See Other` to `/`, and from LiteFS's proxy the cookie `__txid`, the number of the
+//!    transaction.
+//! 5. The browser asks for `/`. In Sydney LiteFS's proxy holds the request until the replica has that transaction;
+//!    then `web::page` reads the count. The visitor sees the own click.
+
+pub mod config;
+pub mod counter;
+pub mod instance;
+pub mod web;
+
+use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{net::TcpListener, time};
+use tokio_util::sync::CancellationToken;
+
+use config::Config;
+use counter::Counter;
+use instance::Instance;
+
+/// How long requests under way may take to end once the application is told to stop. LiteFS waits for this process,
+/// and Fly kills both after `kill_timeout`.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long the last commit may take after that.
+const CLOSE: Duration = Duration::from_millis(500);
+
+/// The application, listening.
+#[derive(Debug)]
+pub struct Server {
+    counter: Arc<Counter>,
+    instance: Instance,
+    public: TcpListener,
+    private: Option<TcpListener>,
+}
+
+impl Server {
+    /// Takes its ports and begins to follow the role. A port that is taken is an error.
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let public = SocketAddr::new(config.host, config.port);
+        let public = TcpListener::bind(public)
+            .await
+            .with_context(|| format!("cannot listen at {public}: is PORT or HOST wrong, or taken?"))?;
+        let private = match &config.private_addr {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .with_context(|| format!("cannot listen at PRIVATE_ADDR, {address}"))?,
+            ),
+            None => None,
+        };
+        let instance = Instance::start(config.instance());
+        let counter = Arc::new(Counter::start(&config.database(), instance.clone()));
+        Ok(Self { counter, instance, public, private })
+    }
+
+    /// Where the pages are.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.public.local_addr()
+    }
+
+    /// Where the second listener is, if there is one.
+    #[must_use]
+    pub fn private_address(&self) -> Option<SocketAddr> {
+        self.private.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Serves until `stop`, then ends what is under way, and commits what was taken.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let Self { counter, instance, public, private } = self;
+        tracing::info!("Server listening at http://{}", public.local_addr()?);
+        let pages = web::router(counter.clone(), instance.clone());
+        let pages = axum::serve(public, pages).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let private = async {
+            let Some(listener) = private else { return Ok(()) };
+            let router = web::private_router(counter.clone(), instance);
+            axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await
+        };
+        let serving = async { tokio::try_join!(pages.into_future(), private) };
+        let overdue = async {
+            stop.cancelled().await;
+            time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            ended = serving => { ended.context("serving")?; }
+            () = overdue => tracing::warn!("Requests were still under way, and are cut off."),
+        }
+        if time::timeout(CLOSE, counter.close()).await.is_err() {
+            tracing::warn!(
+                "The database is still busy, and is left as it is: SQLite recovers it at the next start."
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! HTTP: what a visitor sees. Speaks neither SQL nor LiteFS; asks the counter, and the instance where a request goes.
+//!
+//! - here: the routes, and what every answer carries
+//! - `page`: `GET /`
+//! - `click`: `POST /`
+//! - `health`: `GET /healthcheck`
+//! - `error`: every answer that is not the page, as a page
+
+mod click;
+mod error;
+mod health;
+mod page;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue, header},
+    middleware::map_response,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tower_http::csrf::CsrfLayer;
+
+use crate::{counter::Counter, instance::Instance};
+use error::Error;
+
+/// The largest body of a form, in bytes. A click needs 16.
+const LARGEST_BODY: usize = 4096;
+/// How long a request waits for this instance's migrations, which takes milliseconds, before it is sent away.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the handlers share.
+#[derive(Debug)]
+struct App {
+    counter: Arc<Counter>,
+    instance: Instance,
+}
+
+/// What visitors reach, through Fly's proxy and LiteFS's.
+pub fn router(counter: Arc<Counter>, instance: Instance) -> Router {
+    Router::new()
+        .route("/", get(page::show).post(click::count))
+        .route("/healthcheck", get(health::check))
+        .route("/style.css", get(async || asset("text/css", include_str!("../../static/style.css"))))
+        .route("/favicon.svg", get(async || asset("image/svg+xml", include_str!("../../static/favicon.svg"))))
+        .fallback(async || Error::NotFound)
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        // Forms of other sites; what sends neither Origin nor Sec-Fetch-Site, curl say, is no browser with a victim.
+        .layer(CsrfLayer::new().with_rejection_response(|_| Error::CrossOrigin.into_response()))
+        .layer(map_response(headers))
+        .with_state(Arc::new(App { counter, instance }))
+}
+
+/// What only the private network reaches.
+pub fn private_router(counter: Arc<Counter>, instance: Instance) -> Router {
+    Router::new().route("/healthcheck", get(health::check)).with_state(Arc::new(App { counter, instance }))
+}
+
+fn asset(content_type: &'static str, text: &'static str) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, content_type)], text)
+}
+
+/// On every answer. Pages come from many nodes and change with every click: nobody may keep one.
+async fn headers(mut response: Response) -> Response {
+    const ALWAYS: [(HeaderName, HeaderValue); 4] = [
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static(
+                "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; \
+                 frame-ancestors 'none'",
+            ),
+        ),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        // `no-referrer` would make the browser send `Origin: null` with our own form.
+        (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    response.headers_mut().extend(ALWAYS);
+    response
+}

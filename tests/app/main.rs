@@ -1,0 +1,8 @@
+//! The application through HTTP, as a visitor and an operator meet it. Needs no cluster: a plain file stands for the
+//! database.
+
+mod clicks;
+mod helpers;
+mod pages;
+mod process;
+mod refusals;

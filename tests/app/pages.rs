@@ -1,0 +1,103 @@
+use reqwest::{Method, StatusCode, header};
+
+use crate::helpers::App;
+
+#[tokio::test]
+async fn the_page_shows_the_count_and_a_form_for_each_button() {
+    let app = App::start().await;
+    let page = app.page().await.text().await.unwrap();
+
+    assert!(page.contains(r#"<output id="count" class="digits-1">0</output>"#), "{page}");
+    let forms: Vec<&str> = page.split("<form").skip(1).collect();
+    assert_eq!(forms.len(), 2, "{page}");
+    for (form, intent) in forms.iter().zip(["decrement", "increment"]) {
+        assert!(form.contains(r#"method="post""#), "{form}");
+        assert_eq!(form.matches("<button").count(), 1, "{form}");
+        assert!(form.contains(&format!(r#"<button name="intent" value="{intent}""#)), "{form}");
+    }
+    assert!(!page.contains("<script"), "the page has to work without: {page}");
+}
+
+#[tokio::test]
+async fn the_page_tells_which_instance_served_it_and_who_is_primary() {
+    let app = App::start_with(&["--fly-machine-id", "e784079b295268", "--fly-region", "sjc"]).await;
+    let page = app.page().await.text().await.unwrap();
+
+    assert!(page.contains(r#"<b id="instance">e784079b295268</b>"#), "{page}");
+    assert!(page.contains(r#"<b id="region">sjc</b>"#), "{page}");
+    assert!(page.contains("Standalone: this instance writes"), "{page}");
+}
+
+#[tokio::test]
+async fn reading_writes_nothing() {
+    let app = App::start().await;
+    app.count().await;
+    let bytes = |suffix| {
+        let mut file = app.database().into_os_string();
+        file.push(suffix);
+        std::fs::read(file).unwrap_or_default()
+    };
+    let before = (bytes(""), bytes("-wal"));
+
+    for path in ["/", "/", "/healthcheck", "/nothing", "/style.css"] {
+        app.client.get(format!("{}{path}", app.url)).send().await.unwrap();
+    }
+
+    assert!(!before.0.is_empty());
+    assert!(before == (bytes(""), bytes("-wal")), "a read changed the database");
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_headers_that_protect_it() {
+    let app = App::start().await;
+    let get = |path| app.client.get(format!("{}{path}", app.url)).send();
+    let answers = [
+        (200, get("/").await.unwrap()),
+        (200, get("/healthcheck").await.unwrap()),
+        (404, get("/nothing").await.unwrap()),
+        (405, app.client.request(Method::DELETE, &app.url).send().await.unwrap()),
+        (303, app.click("increment").await),
+        (422, app.click("nothing").await),
+    ];
+
+    for (status, answer) in answers {
+        assert_eq!(answer.status().as_u16(), status);
+        let value = |name| {
+            answer.headers().get(name).map_or("", |value: &header::HeaderValue| value.to_str().unwrap())
+        };
+        let policy = value(header::CONTENT_SECURITY_POLICY);
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{status}: {policy}");
+        assert_eq!(value(header::X_CONTENT_TYPE_OPTIONS), "nosniff", "{status}");
+        assert_eq!(value(header::REFERRER_POLICY), "same-origin", "{status}");
+        assert_eq!(value(header::CACHE_CONTROL), "no-store", "{status}");
+    }
+}
+
+#[tokio::test]
+async fn the_healthcheck_says_why_it_fails() {
+    let app = App::start().await;
+    let check = || async {
+        let answer = app.client.get(format!("{}/healthcheck", app.url)).send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    };
+    app.count().await;
+    assert_eq!(check().await, (StatusCode::OK, "OK\n".to_owned()));
+
+    app.sql("drop table counter").await;
+
+    let (status, reason) = check().await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(reason.contains("no such table: counter"), "{reason}");
+}
+
+#[tokio::test]
+async fn the_private_listener_serves_no_pages() {
+    let app = App::start_with(&["--private-addr", "127.0.0.1:0"]).await;
+    app.count().await;
+    let private = app.private_url.as_deref().unwrap();
+    let client = &app.client;
+    let status = |path| async move { client.get(format!("{private}{path}")).send().await.unwrap().status() };
+
+    assert_eq!(status("/healthcheck").await, StatusCode::OK);
+    assert_eq!(status("/").await, StatusCode::NOT_FOUND);
+}

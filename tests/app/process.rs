@@ -1,0 +1,189 @@
+//! The binary as an operator meets it: options, signals, log lines, exit codes.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// A running `litefs-counter`, killed at the end of the test whatever happens.
+struct Process {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    seen: Vec<String>,
+    folder: TempDir,
+}
+
+fn command() -> (Command, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_litefs-counter"));
+    // In a folder of its own: by default the database is created in the working directory.
+    command.env_clear().env("PORT", "0").current_dir(folder.path());
+    (command, folder)
+}
+
+impl Process {
+    fn start(environment: &[(&str, &str)]) -> Self {
+        let (mut command, folder) = command();
+        command.envs(environment.iter().copied()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines, seen: Vec::new(), folder }
+    }
+
+    /// The first line from now on that holds `text`.
+    fn wait_for_line(&mut self, text: &str) -> String {
+        for line in self.lines.by_ref() {
+            self.seen.push(line.unwrap());
+            let line = &self.seen[self.seen.len() - 1];
+            if line.contains(text) {
+                return line.clone();
+            }
+        }
+        panic!("the process ended without {text:?}: {:#?}", self.seen);
+    }
+
+    fn address(&mut self) -> String {
+        let line = self.wait_for_line("Server listening at http://");
+        line.rsplit_once("http://").unwrap().1.to_owned()
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn it_starts_without_any_configuration_and_creates_its_database() {
+    let mut process = Process::start(&[]);
+    process.address();
+    process.wait_for_line("Instance (local) in local is primary. Deploying migrations.");
+    let database = process.folder.path().join("data/sqlite.db");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !database.exists() {
+        assert!(Instant::now() < deadline, "no database");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn sigterm_and_sigint_stop_it_in_order() {
+    for signal in ["TERM", "INT"] {
+        let mut process = Process::start(&[]);
+        let address = process.address();
+        // One connection that is kept alive, one whose request never ends.
+        let mut kept = TcpStream::connect(&address).unwrap();
+        kept.write_all(b"GET /healthcheck HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        kept.read_exact(&mut [0; 12]).unwrap();
+        let mut endless = TcpStream::connect(&address).unwrap();
+        endless.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nintent=").unwrap();
+
+        process.signal(signal);
+        let told = Instant::now();
+        let status = process.child.wait().unwrap();
+
+        assert!(status.success(), "SIG{signal}: {status}");
+        assert!(told.elapsed() < Duration::from_secs(3), "SIG{signal} took {:?}", told.elapsed());
+    }
+}
+
+#[test]
+fn an_idle_process_rests() {
+    let mut process = Process::start(&[]);
+    let address = process.address();
+    process.wait_for_line("Deploying migrations");
+    let cpu_ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let mut page = TcpStream::connect(&address).unwrap();
+    page.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    page.read_to_end(&mut Vec::new()).unwrap();
+
+    let before = cpu_ticks();
+    // Not a wait for a condition: this much idle time is what is measured.
+    std::thread::sleep(Duration::from_millis(500));
+    let used = cpu_ticks() - before;
+    assert!(used <= 10, "{used} of 50 ticks of 10 ms");
+}
+
+#[test]
+fn a_bad_value_names_its_variable_and_what_was_expected() {
+    let with_litefs = |name, value| vec![("LITEFS_DIR", "/litefs"), ("FLY_MACHINE_ID", "a"), (name, value)];
+    let cases = [
+        (vec![("PORT", "eighty")], "PORT", "invalid digit"),
+        (vec![("PORT", "70000")], "PORT", "0..=65535"),
+        (vec![("HOST", "localhost:80")], "HOST", "IP address"),
+        (vec![("DATABASE_URL", "postgres://x")], "DATABASE_URL", "expected sqlite://PATH"),
+        (vec![("DATABASE_URL", "sqlite://:memory:")], "DATABASE_URL", "expected sqlite://PATH"),
+        (vec![("LITEFS_DIR", "litefs")], "LITEFS_DIR", "expected an absolute path"),
+        (vec![("LITEFS_DIR", "/litefs")], "FLY_MACHINE_ID", "expected the host name"),
+        (
+            with_litefs("DATABASE_URL", "sqlite:///data/sqlite.db"),
+            "DATABASE_URL",
+            "Expected sqlite:///litefs/FILE",
+        ),
+        (vec![("LITEFS_URL", "localhost:20202")], "LITEFS_URL", "expected http://HOST:PORT"),
+        (vec![("FLY_REGION", "san josé")], "FLY_REGION", "expected 1 to 63 letters"),
+        (vec![("FLY_MACHINE_ID", "a b")], "FLY_MACHINE_ID", "expected 1 to 63 letters"),
+        (vec![("FLY_APP_NAME", "")], "FLY_APP_NAME", "expected 1 to 63 letters"),
+        (vec![("PRIMARY_REGION", "sjc,ams")], "PRIMARY_REGION", "expected 1 to 63 letters"),
+        (vec![("PRIVATE_ADDR", "8082")], "PRIVATE_ADDR", "expected HOST:PORT"),
+        (vec![("RUST_LOG", "litefs_counter=loud")], "RUST_LOG", "expected a level"),
+    ];
+    for (environment, variable, expected) in cases {
+        let (mut command, _folder) = command();
+        let output = command.envs(environment.clone()).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{environment:?}");
+        assert!(message.contains(variable), "{environment:?}: {message}");
+        assert!(message.contains(expected), "{environment:?}: {message}");
+        assert!(!message.contains("panicked"), "{environment:?}: {message}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let mut first = Process::start(&[]);
+    let address = first.address();
+    let (mut command, _folder) = command();
+    let output = command.env("PORT", address.rsplit_once(':').unwrap().1).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(message.contains(&address) && message.contains("PORT"), "{message}");
+}
+
+#[test]
+fn help_explains_every_option() {
+    let (mut command, _folder) = command();
+    let output = command.arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    for variable in [
+        "PORT",
+        "HOST",
+        "DATABASE_URL",
+        "LITEFS_DIR",
+        "LITEFS_URL",
+        "FLY_REGION",
+        "FLY_MACHINE_ID",
+        "FLY_APP_NAME",
+        "PRIMARY_REGION",
+        "PRIVATE_ADDR",
+        "RUST_LOG",
+    ] {
+        assert!(help.contains(&format!("<{variable}>")), "{variable}: {help}");
+    }
+}

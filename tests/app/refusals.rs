@@ -1,0 +1,103 @@
+//! What is not served: each answer says why, in the application's design, and changes nothing.
+
+use reqwest::{Method, RequestBuilder, StatusCode, header};
+
+use crate::helpers::App;
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+async fn is_refused(app: &App, request: RequestBuilder, status: u16, why: &str) {
+    let what = format!("{request:?}");
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), status, "{what}");
+    if status == 405 {
+        assert_eq!(answer.headers()[header::ALLOW], "GET,HEAD,POST", "{what}");
+    }
+    let page = answer.text().await.unwrap();
+    assert!(page.contains(why), "{what}: {page}");
+    assert!(page.contains(r#"<link rel="stylesheet""#), "not in the design: {page}");
+    assert_eq!(app.count().await, 0, "{what}");
+}
+
+#[tokio::test]
+async fn a_form_without_one_known_intent() {
+    let app = App::start().await;
+    for (form, why) in [
+        ("", "no intent"),
+        ("intent", "neither increment nor decrement"),
+        ("intent=", "neither increment nor decrement"),
+        ("intent=reset", "neither increment nor decrement"),
+        ("intent=Increment", "neither increment nor decrement"),
+        ("Intent=increment", "no intent"),
+        ("intent=increment&intent=increment", "more than one intent"),
+        ("intent=increment&intent=decrement", "more than one intent"),
+    ] {
+        let post = app.client.post(&app.url).header(header::CONTENT_TYPE, FORM).body(form);
+        is_refused(&app, post, 422, why).await;
+    }
+}
+
+#[tokio::test]
+async fn a_form_with_broken_percent_encoding() {
+    let app = App::start().await;
+    for form in
+        ["intent=increment%", "intent=increment&a=%z0", "intent=increment&a=%e", "intent=increment&%FF"]
+    {
+        let post = app.client.post(&app.url).header(header::CONTENT_TYPE, FORM).body(form);
+        is_refused(&app, post, 422, "two hexadecimal digits").await;
+    }
+}
+
+#[tokio::test]
+async fn another_content_type() {
+    let app = App::start().await;
+    let post = || app.client.post(&app.url).body("intent=increment");
+    is_refused(&app, post(), 415, "content type").await;
+    for other in ["text/plain", "multipart/form-data; boundary=x", "application/json", "", "\u{1}"] {
+        let Ok(value) = header::HeaderValue::from_str(other) else { continue };
+        is_refused(&app, post().header(header::CONTENT_TYPE, value), 415, "content type").await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_over_4_kib() {
+    let app = App::start().await;
+    let padded = |length: usize| format!("intent=increment&pad={}", "x".repeat(length - 21));
+    let post = |body: String| app.client.post(&app.url).header(header::CONTENT_TYPE, FORM).body(body);
+
+    is_refused(&app, post(padded(4097)), 413, "larger than 4096 bytes").await;
+    assert_eq!(post(padded(4096)).send().await.unwrap().status(), StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn an_unknown_path_or_method() {
+    let app = App::start().await;
+    for path in ["/nothing", "/count", "/%ff", "//", "/index.html", "/../etc/passwd"] {
+        is_refused(&app, app.client.get(format!("{}{path}", app.url)), 404, "nothing here").await;
+    }
+    for method in ["PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        is_refused(&app, app.client.request(method, &app.url), 405, "method").await;
+    }
+}
+
+#[tokio::test]
+async fn a_click_from_a_page_of_another_site() {
+    let app = App::start().await;
+    let post = || app.client.post(&app.url).header(header::CONTENT_TYPE, FORM).body("intent=increment");
+    for (name, value) in [
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+        ("origin", "http://127.0.0.1:1"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+    ] {
+        is_refused(&app, post().header(name, value), 403, "another site").await;
+    }
+
+    for served in [post().header("sec-fetch-site", "same-origin"), post().header("origin", &app.url), post()]
+    {
+        assert_eq!(served.send().await.unwrap().status(), StatusCode::SEE_OTHER);
+    }
+    assert_eq!(app.count().await, 3);
+}

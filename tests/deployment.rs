@@ -1,0 +1,129 @@
+//! Dockerfile, fly.toml and litefs.yml speak of the same things, and nothing else holds them together: a port that
+//! differs shows only after the deploy.
+//!
+//! litefs.yml is read by lines: it is YAML only after LiteFS has replaced its variables, and the cluster tests hand
+//! it to LiteFS itself, which refuses what it does not know.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+/// What Fly sets on each machine, as far as litefs.yml uses it.
+/// <https://fly.io/docs/machines/runtime-environment/>; `FLY_CONSUL_URL` comes from `fly consul attach`.
+const SET_BY_FLY: [&str; 5] = ["FLY_APP_NAME", "FLY_CONSUL_URL", "FLY_REGION", "HOSTNAME", "PRIMARY_REGION"];
+
+#[test]
+fn visitors_reach_litefs_and_never_the_application_past_it() {
+    let image = image_environment();
+    let service = &fly()["http_service"];
+    assert_eq!(service["internal_port"].as_integer().unwrap().to_string(), image["INTERNAL_PORT"]);
+    assert_ne!(image["PORT"], image["INTERNAL_PORT"]);
+    assert_eq!(litefs("proxy", "addr"), ":${INTERNAL_PORT}");
+    assert_eq!(litefs("proxy", "target"), "localhost:${PORT}");
+}
+
+#[test]
+fn the_proxy_watches_the_database_that_the_application_opens() {
+    let image = image_environment();
+    assert_eq!(litefs("fuse", "dir"), "${LITEFS_DIR}");
+    assert_eq!(litefs("proxy", "db"), "${DATABASE_FILENAME}");
+    assert!(!image["DATABASE_FILENAME"].contains('/'), "with a path, read-your-writes is off without a word");
+    let url = format!("sqlite://{}/{}", image["LITEFS_DIR"], image["DATABASE_FILENAME"]);
+    assert_eq!(image["DATABASE_URL"], url);
+}
+
+#[test]
+fn only_the_primary_region_has_candidates() {
+    assert!(!fly()["primary_region"].as_str().unwrap().is_empty());
+    assert_eq!(litefs("lease", "candidate"), "${FLY_REGION == PRIMARY_REGION}");
+}
+
+#[test]
+fn no_start_takes_the_lease_from_a_primary_that_writes() {
+    let text = read("litefs.yml");
+    assert!(!text.lines().any(|line| line.trim_start().starts_with("promote:")));
+}
+
+#[test]
+fn litefs_keeps_its_data_on_the_volume() {
+    assert_eq!(fly()["mounts"][0]["destination"].as_str().unwrap(), litefs("data", "dir"));
+}
+
+#[test]
+fn no_machine_stops_because_nobody_visits_it() {
+    let service = &fly()["http_service"];
+    assert_eq!(service["auto_stop_machines"].as_str(), Some("off"));
+    assert_eq!(service["auto_start_machines"].as_bool(), Some(false));
+}
+
+#[test]
+fn each_variable_has_one_owner() {
+    let (image, fly) = (image_environment(), fly());
+    let own = fly.get("env").and_then(toml::Value::as_table).cloned().unwrap_or_default();
+    for name in own.keys() {
+        assert!(!image.contains_key(name), "{name} is in the Dockerfile and in fly.toml");
+        assert!(!SET_BY_FLY.contains(&name.as_str()), "Fly overrides {name}");
+    }
+    for name in variables(&read("litefs.yml")) {
+        let known =
+            image.contains_key(&name) || own.contains_key(&name) || SET_BY_FLY.contains(&name.as_str());
+        assert!(known, "litefs.yml uses {name}, which nothing sets");
+    }
+}
+
+#[test]
+fn the_application_runs_as_the_user_that_the_image_has() {
+    let dockerfile = read("Dockerfile");
+    let (_, user) = dockerfile.split_once("useradd --uid ").unwrap();
+    let uid = user.split_whitespace().next().unwrap();
+    let yaml = read("litefs.yml");
+    assert!(yaml.contains(&format!("--reuid={uid} --regid={uid} ")));
+}
+
+#[test]
+fn the_image_is_built_by_the_compiler_that_the_tests_use() {
+    let toolchain: toml::Table = read("rust-toolchain.toml").parse().unwrap();
+    let version = toolchain["toolchain"]["channel"].as_str().unwrap();
+    let (minor, _patch) = version.rsplit_once('.').unwrap();
+    assert!(read("Dockerfile").contains(&format!("ARG RUST_IMAGE=rust:{minor}-")), "{version}");
+}
+
+fn fly() -> toml::Table {
+    read("fly.toml").parse().unwrap()
+}
+
+/// The last stage's `ENV` instructions, one variable each, with earlier ones filled in.
+fn image_environment() -> BTreeMap<String, String> {
+    let dockerfile = read("Dockerfile");
+    let (_, last_stage) = dockerfile.rsplit_once("\nFROM ").unwrap();
+    let mut environment = BTreeMap::<String, String>::new();
+    for variable in last_stage.lines().filter_map(|line| line.strip_prefix("ENV ")) {
+        let (name, value) = variable.split_once('=').unwrap();
+        let fill_in =
+            |value: String, (name, earlier): (&String, &String)| value.replace(&format!("${name}"), earlier);
+        let value = environment.iter().fold(value.to_owned(), fill_in);
+        environment.insert(name.to_owned(), value);
+    }
+    environment
+}
+
+/// The value of `section.key`, where the key is directly in the section.
+fn litefs(section: &str, key: &str) -> String {
+    let text = read("litefs.yml");
+    let lines = text.lines().skip_while(|line| *line != format!("{section}:")).skip(1);
+    let value = lines
+        .take_while(|line| line.is_empty() || line.starts_with(' '))
+        .find_map(|line| line.strip_prefix(&format!("  {key}: ")).map(str::to_owned));
+    value.unwrap_or_else(|| panic!("litefs.yml has no {section}.{key}")).trim_matches('"').to_owned()
+}
+
+/// The names in `${NAME}`, `${A == B}` and `${A == 'text'}`.
+fn variables(text: &str) -> Vec<String> {
+    let expressions = text.split("${").skip(1).filter_map(|rest| rest.split_once('}'));
+    let operands = expressions.flat_map(|(inside, _)| inside.split(['=', '!']));
+    let names = operands.map(str::trim).filter(|operand| !operand.is_empty() && !operand.starts_with('\''));
+    names.map(str::to_owned).collect()
+}
+
+fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}

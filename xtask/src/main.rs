@@ -1,0 +1,59 @@
+//! The project's commands, run by `cargo xtask`: what CI does, and what a machine needs for it.
+//!
+//! - `test`: all checks and tests, in CI's order
+//! - `setup`: the programs that those and the cluster need; `apt` gets them from Debian
+//! - `cluster`: the whole deployment on this machine
+//! - `root`: what needs root, and how to become it
+
+mod apt;
+mod cluster;
+mod root;
+mod setup;
+mod test;
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+/// The project's commands.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Xtask {
+    /// Checks and tests everything, as CI does
+    Test(test::Args),
+    /// Installs what is missing on this machine, and says what and why
+    Setup,
+    /// Runs the application in four instances on this machine, with real LiteFS and Consul
+    Cluster(cluster::Args),
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Xtask::parse() {
+        Xtask::Test(args) => test::run(&args),
+        Xtask::Setup => setup::run(),
+        Xtask::Cluster(args) => cluster::run(args).await,
+    }
+}
+
+/// The checkout.
+fn checkout() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the checkout")
+}
+
+/// Runs a command whose output the user sees.
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    ensure!(status.success(), "{status}: {command:?}");
+    Ok(())
+}
+
+/// Runs a command whose output matters only when it fails, and returns what it wrote to standard output.
+fn run_quietly(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {command:?}\n{stdout}{stderr}", output.status);
+    Ok(stdout)
+}

@@ -1,0 +1,172 @@
+//! The programs that the cluster and the browser need. What the machine has is used, what it lacks is installed:
+//! from the system's packages, or into `.cache/tools` of the checkout, which CI may keep between runs.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    apt::{self, Need},
+    checkout, run_quietly,
+};
+
+/// What a cluster consists of, beside the application.
+pub struct ClusterTools {
+    /// LiteFS, of exactly [`LITEFS`].
+    pub litefs: PathBuf,
+    /// Consul, of any version.
+    pub consul: PathBuf,
+}
+
+/// What drives a page as a person does.
+pub struct Browser {
+    /// Chromium or Chrome.
+    pub chromium: PathBuf,
+    /// The `WebDriver` that belongs to it.
+    pub chromedriver: PathBuf,
+}
+
+/// The version that the Dockerfile's image holds.
+const LITEFS: &str = "v0.5.14";
+/// The oldest Go that LiteFS's go.mod takes: 1.21.
+const OLDEST_GO: u32 = 21;
+
+/// Makes everything ready, and says where it is.
+pub fn run() -> Result<()> {
+    let ClusterTools { litefs, consul } = cluster()?;
+    let Browser { chromium, chromedriver } = browser()?;
+    let [litefs, consul, chromium, chromedriver] =
+        [&litefs, &consul, &chromium, &chromedriver].map(|path| path.display());
+    println!("ready: {litefs}, {consul}, {chromium}, {chromedriver}");
+    Ok(())
+}
+
+/// What `devcluster` needs. Leaves links to LiteFS and Consul in `.cache/tools/bin`.
+pub fn cluster() -> Result<ClusterTools> {
+    apt::install(&[
+        Need { file: "fusermount3", package: "fuse3", reason: "LiteFS's mount" },
+        Need { file: "ip", package: "iproute2", reason: "the instances' network" },
+        Need { file: "nsenter", package: "util-linux", reason: "the instances' namespaces" },
+    ])?;
+    Ok(ClusterTools { litefs: link("litefs", &litefs()?)?, consul: link("consul", &consul()?)? })
+}
+
+/// What tests in a browser and screenshots need.
+pub fn browser() -> Result<Browser> {
+    let chromium = || ["chromium", "google-chrome"].into_iter().find_map(apt::find);
+    if chromium().is_none() {
+        let reason = "pages as people see them";
+        apt::install(&[Need { file: "chromium", package: "chromium", reason }])?;
+    }
+    let reason = "driving Chromium";
+    apt::install(&[Need { file: "chromedriver", package: "chromium-driver", reason }])?;
+    Ok(Browser {
+        chromium: chromium().context("Chromium was installed, but is not on PATH")?,
+        chromedriver: apt::find("chromedriver").context("chromedriver was installed, but is not on PATH")?,
+    })
+}
+
+fn litefs() -> Result<PathBuf> {
+    let folder = tools().join(format!("litefs-{LITEFS}"));
+    let built = folder.join("litefs");
+    if built.exists() {
+        return Ok(built);
+    }
+    // `go install` builds name no version: only a released binary is taken from the system.
+    if let Some(found) = apt::find("litefs")
+        && run_quietly(Command::new(&found).arg("version")).is_ok_and(|version| version.contains(LITEFS))
+    {
+        return Ok(found);
+    }
+    println!("installing LiteFS {LITEFS}: needed for the cluster");
+    let module = format!("github.com/superfly/litefs/cmd/litefs@{LITEFS}");
+    // cgo compiles SQLite with "gcc"; `cc` is there wherever Rust can link.
+    let mut install = Command::new(go()?);
+    install.args(["install", &module]).env("GOBIN", &folder).env("CC", "cc").env_remove("GOROOT");
+    run_quietly(&mut install)?;
+    Ok(built)
+}
+
+fn consul() -> Result<PathBuf> {
+    let folder = tools().join("consul");
+    let unpacked = folder.join("usr/bin/consul");
+    if unpacked.exists() {
+        return Ok(unpacked);
+    }
+    if let Some(found) = apt::find("consul") {
+        return Ok(found);
+    }
+    ensure!(apt::find("apt-get").is_some(), "there is no apt-get here; please install Consul by hand");
+    println!("installing Consul: needed for the cluster's lease");
+    // The last Debian release that has Consul. Go programs run on any newer one.
+    apt::unpack("bullseye", &["consul"], &folder)?;
+    Ok(unpacked)
+}
+
+fn go() -> Result<PathBuf> {
+    let folder = tools().join("go");
+    let unpacked = folder.join("usr/lib/go-1.23/bin/go");
+    if unpacked.exists() {
+        return Ok(unpacked);
+    }
+    if let Some(found) = apt::find("go")
+        && run_quietly(Command::new(&found).arg("version")).is_ok_and(|version| is_new_enough(&version))
+    {
+        return Ok(found);
+    }
+    let oldest = format!("1.{OLDEST_GO}");
+    ensure!(apt::find("apt-get").is_some(), "there is no apt-get here; please install Go {oldest} or newer");
+    println!("installing Go 1.23: needed for building LiteFS (this machine has none from {oldest} on)");
+    apt::unpack("bookworm-backports", &["golang-1.23-go", "golang-1.23-src"], &folder)?;
+    Ok(unpacked)
+}
+
+/// `go version go1.23.5 linux/amd64`.
+fn is_new_enough(version: &str) -> bool {
+    let number = version.split_whitespace().find_map(|word| word.strip_prefix("go1."));
+    let minor = number.and_then(|number| number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
+    minor.is_some_and(|minor: u32| minor >= OLDEST_GO)
+}
+
+/// One place where `devcluster` looks, wherever the program is.
+fn link(name: &str, program: &Path) -> Result<PathBuf> {
+    let link = tools().join("bin").join(name);
+    if fs::read_link(&link).is_ok_and(|target| target == program) {
+        return Ok(link);
+    }
+    let make = || {
+        fs::create_dir_all(tools().join("bin"))?;
+        if fs::symlink_metadata(&link).is_ok() {
+            fs::remove_file(&link)?;
+        }
+        symlink(program, &link)
+    };
+    make().with_context(|| format!("cannot link {} to {}", link.display(), program.display()))?;
+    Ok(link)
+}
+
+fn tools() -> PathBuf {
+    checkout().join(".cache/tools")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_go_that_cannot_build_litefs_is_not_used() {
+        for new in
+            ["go version go1.21 linux/amd64", "go version go1.26.8 linux/arm64", "go version go1.24rc1 x"]
+        {
+            assert!(is_new_enough(new), "{new}");
+        }
+        for old in ["go version go1.19.8 linux/amd64", "go version devel", ""] {
+            assert!(!is_new_enough(old), "{old}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! All checks and tests, those that fail soonest first.
+//!
+//! Nothing is left out in silence: tests marked `#[ignore]` run as well, and where clusters cannot run, the last
+//! line says so.
+
+use std::{fs, process::Command, time::Instant};
+
+use anyhow::{Context, Result};
+
+use crate::{checkout, root, run as run_command, setup};
+
+/// What to test.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Repeats what depends on chance as often as the nightly run does (`LITEFS_COUNTER_FULL=1`)
+    #[arg(long)]
+    full: bool,
+    /// Runs the tests whose names contain one of these, and no other checks
+    filter: Vec<String>,
+}
+
+/// Stops at the first step that fails.
+pub fn run(args: &Args) -> Result<()> {
+    if args.filter.is_empty() {
+        step("format", || cargo("fmt --all --check", |_| ()))?;
+        step("clippy", || cargo("clippy --workspace --all-targets --locked -- -D warnings", |_| ()))?;
+        let deny_warnings = |doc: &mut Command| _ = doc.env("RUSTDOCFLAGS", "-D warnings");
+        step("documentation", || cargo("doc --workspace --no-deps --locked", deny_warnings))?;
+    }
+    let clusters = root::can_run_clusters();
+    if clusters.is_ok() {
+        step("setup", || setup::cluster().map(|_| ()))?;
+    }
+    step("build", || cargo("build --locked", |_| ()))?;
+    step("examples in the documentation", || {
+        cargo("test --workspace --doc --locked", |test| select(test, args))
+    })?;
+    step("tests", || {
+        cargo("test --workspace --exclude devcluster --tests --locked", |test| select(test, args))
+    })?;
+    let Err(reason) = clusters else {
+        return step("cluster tests", || cluster(args));
+    };
+    let own = || cargo("test --package devcluster --lib --locked", |test| select(test, args));
+    step("devcluster's own tests", own)?;
+    println!("not run here: the cluster tests ({}): {reason}", cluster_tests()?.join(", "));
+    Ok(())
+}
+
+/// One cluster at a time: each is four instances, and the tests measure time.
+fn cluster(args: &Args) -> Result<()> {
+    let tools = setup::cluster()?;
+    cargo("test --package devcluster --tests --locked", |test| {
+        let runner: Vec<String> =
+            root::prefix().iter().map(|word| format!("{:?}", word.to_string_lossy())).collect();
+        if !runner.is_empty() {
+            // Cargo builds as the user; only the tests themselves are root.
+            test.arg("--config").arg(format!("target.'cfg(unix)'.runner = [{}]", runner.join(", ")));
+        }
+        test.env("LITEFS_BIN", tools.litefs)
+            .env("CONSUL_BIN", tools.consul)
+            .env("APP_BIN", checkout().join("target/debug/litefs-counter"));
+        select(test, args);
+        test.arg("--test-threads=1");
+    })
+}
+
+/// The last words of a `cargo test`: which tests, and how often.
+fn select(test: &mut Command, args: &Args) {
+    test.args(["--", "--include-ignored"]).args(&args.filter);
+    if args.full {
+        test.env("LITEFS_COUNTER_FULL", "1");
+    }
+}
+
+fn cargo(words: &str, adjust: impl FnOnce(&mut Command)) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(words.split(' ')).current_dir(checkout());
+    adjust(&mut command);
+    run_command(&mut command)
+}
+
+fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let started = Instant::now();
+    let done = work();
+    let seconds = started.elapsed().as_secs_f64();
+    done.with_context(|| format!("{name}: failed after {seconds:.1} s"))?;
+    println!("{name}: {seconds:.1} s");
+    Ok(())
+}
+
+fn cluster_tests() -> Result<Vec<String>> {
+    let folder = checkout().join("devcluster/tests");
+    let files = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut names: Vec<String> = files
+        .filter_map(|file| file.ok()?.file_name().to_str()?.strip_suffix(".rs").map(str::to_owned))
+        .collect();
+    names.sort();
+    Ok(names)
+}
