@@ -1,0 +1,74 @@
+//! Another application, with the instance module copied as it is: it uses nothing else of this project.
+//!
+//! It tells who it is and who is primary, and takes notes (in memory) only where that is allowed.
+//!
+//! ```text
+//! cargo run --example second_app
+//! curl http://localhost:8090/
+//! curl -d 'milk' http://localhost:8090/notes
+//! ```
+
+// In an application of yours: the folder copied to src/instance, and `mod instance;`.
+#[path = "../src/instance/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "a module is copied whole, and used in part")]
+mod instance;
+
+use std::{env, path::PathBuf, sync::Mutex};
+
+use anyhow::Context;
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use instance::{Instance, LiteFs, Role, Route, Settings};
+
+struct App {
+    instance: Instance,
+    notes: Mutex<Vec<String>>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let variable = |name: &str, fallback: &str| env::var(name).unwrap_or_else(|_| fallback.to_owned());
+    let instance = Instance::start(Settings {
+        id: variable("FLY_MACHINE_ID", "local").parse().context("FLY_MACHINE_ID")?,
+        region: variable("FLY_REGION", "local").parse().context("FLY_REGION")?,
+        app: env::var("FLY_APP_NAME").ok().map(|name| name.parse()).transpose().context("FLY_APP_NAME")?,
+        primary_region: None,
+        litefs: env::var("LITEFS_DIR").ok().map(|dir| LiteFs {
+            dir: PathBuf::from(dir),
+            database: variable("DATABASE_FILENAME", "sqlite.db"),
+            url: variable("LITEFS_URL", "http://localhost:20202"),
+        }),
+    });
+    let listener = tokio::net::TcpListener::bind(variable("ADDRESS", "127.0.0.1:8090")).await?;
+    println!("Listening at http://{}", listener.local_addr()?);
+    let app: &App = Box::leak(Box::new(App { instance, notes: Mutex::default() }));
+    let router = Router::new().route("/", get(who)).route("/notes", post(note)).with_state(app);
+    axum::serve(listener, router).await?;
+    Ok(())
+}
+
+async fn who(State(app): State<&App>) -> String {
+    let role = match app.instance.role() {
+        Ok(Role::Replica { primary }) => format!("a replica; the primary is {primary}"),
+        Ok(role) => role.to_string(),
+        Err(unreachable) => unreachable.to_string(),
+    };
+    format!("{} in {}: {role}\n", app.instance.id(), app.instance.region())
+}
+
+async fn note(State(app): State<&App>, headers: HeaderMap, text: String) -> Response {
+    match app.instance.route_to_primary(&headers) {
+        Route::Here => {
+            let mut notes = app.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            notes.push(text);
+            format!("{} notes\n", notes.len()).into_response()
+        }
+        Route::Replay(replay) => (StatusCode::CONFLICT, [replay.header()]).into_response(),
+        Route::Nowhere(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
