@@ -1,8 +1,8 @@
 //! What the application is told at start, by flags or by the environment. `--help` is written from here.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{env, ffi::OsStr, net::IpAddr, path::PathBuf};
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{Arg, CommandFactory, Parser, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -17,11 +17,11 @@ use crate::{
 #[command(version)]
 pub struct Config {
     /// Port of the pages. LiteFS's proxy stands before it: do not expose it beside the proxy's
-    #[arg(long, env, value_name = "PORT", default_value_t = 8081, hide_env = true)]
+    #[arg(long, env, value_name = "PORT", default_value = "8081", hide_env = true, value_parser = port)]
     pub port: u16,
 
     /// Address on which the pages are served
-    #[arg(long, env, value_name = "HOST", default_value = "127.0.0.1", hide_env = true)]
+    #[arg(long, env, value_name = "HOST", default_value = "127.0.0.1", hide_env = true, value_parser = host)]
     pub host: IpAddr,
 
     /// The database, as `sqlite://PATH`. Standalone it is created with its folder; with LiteFS it lies in `LITEFS_DIR`
@@ -69,15 +69,28 @@ impl Config {
     /// the process with status 2.
     #[must_use]
     pub fn read() -> Self {
+        let refuse =
+            |message: String| -> ! { Self::command().error(ErrorKind::ValueValidation, message).exit() };
+        let is_text = |name: &OsStr| env::var_os(name).is_none_or(|value| value.to_str().is_some());
+        // Clap alone would not say which one it is.
+        if let Some(name) =
+            Self::command().get_arguments().filter_map(Arg::get_env).find(|name| !is_text(name))
+        {
+            refuse(format!("invalid value for {}: expected text in UTF-8", name.display()));
+        }
         let config = Self::parse();
         if let Err(message) = config.check() {
-            Self::command().error(ErrorKind::ValueValidation, message).exit();
+            refuse(message);
         }
         config
     }
 
     /// What one option alone cannot tell.
     fn check(&self) -> Result<(), String> {
+        if self.database.is_dir() {
+            let path = self.database.display();
+            return Err(format!("DATABASE_URL is sqlite://{path}, a directory: expected the path of a file"));
+        }
         let Some(dir) = &self.litefs_dir else { return Ok(()) };
         if self.fly_machine_id.is_none() {
             return Err(
@@ -122,6 +135,14 @@ impl Config {
     }
 }
 
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "expected a port, from 0 (any free one) to 65535".to_owned())
+}
+
+fn host(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "expected an IP address, such as 127.0.0.1 or ::".to_owned())
+}
+
 fn database_path(url: &str) -> Result<PathBuf, String> {
     let path = url.strip_prefix("sqlite://").filter(|path| !path.contains('?') && !path.contains(":memory:"));
     path.map(PathBuf::from)
@@ -135,7 +156,9 @@ fn directory(path: &str) -> Result<PathBuf, String> {
 }
 
 fn http_url(url: &str) -> Result<String, String> {
-    let valid = reqwest::Url::parse(url).is_ok_and(|url| url.scheme() == "http" && url.has_host());
+    let valid = reqwest::Url::parse(url).is_ok_and(|url| {
+        url.scheme() == "http" && url.has_host() && url.query().or(url.fragment()).is_none()
+    });
     if valid { Ok(url.trim_end_matches('/').to_owned()) } else { Err("expected http://HOST:PORT".to_owned()) }
 }
 
@@ -146,7 +169,10 @@ fn host_and_port(address: &str) -> Result<String, String> {
 }
 
 fn log_filter(filter: &str) -> Result<String, String> {
-    let expected =
-        |error| format!("{error}; expected a level (error, warn, info, debug, trace) or module=level,…");
-    EnvFilter::builder().parse(filter).map(|_| filter.to_owned()).map_err(expected)
+    let expected = "expected a level (error, warn, info, debug, trace) or module=level,…";
+    match EnvFilter::builder().parse(filter) {
+        Ok(_) if !filter.is_empty() => Ok(filter.to_owned()),
+        Ok(_) => Err(expected.to_owned()),
+        Err(error) => Err(format!("{error}; {expected}")),
+    }
 }

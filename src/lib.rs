@@ -28,7 +28,7 @@ pub mod web;
 use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::{net::TcpListener, time};
+use tokio::{net::TcpListener, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
 use config::Config;
@@ -45,6 +45,8 @@ const CLOSE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Server {
     counter: Arc<Counter>,
+    /// The counter's own task.
+    writer: JoinHandle<()>,
     instance: Instance,
     public: TcpListener,
     private: Option<TcpListener>,
@@ -66,8 +68,8 @@ impl Server {
             None => None,
         };
         let instance = Instance::start(config.instance());
-        let counter = Arc::new(Counter::start(&config.database(), instance.clone()));
-        Ok(Self { counter, instance, public, private })
+        let (counter, writer) = Counter::start(&config.database(), instance.clone());
+        Ok(Self { counter: Arc::new(counter), writer, instance, public, private })
     }
 
     /// Where the pages are.
@@ -83,7 +85,7 @@ impl Server {
 
     /// Serves until `stop`, then ends what is under way, and commits what was taken.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { counter, instance, public, private } = self;
+        let Self { counter, mut writer, instance, public, private } = self;
         tracing::info!("Server listening at http://{}", public.local_addr()?);
         let pages = web::router(counter.clone(), instance.clone());
         let pages = axum::serve(public, pages).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -100,11 +102,14 @@ impl Server {
         tokio::select! {
             ended = serving => { ended.context("serving")?; }
             () = overdue => tracing::warn!("Requests were still under way, and are cut off."),
+            ended = &mut writer => anyhow::bail!("the writer ended before it was told to: {ended:?}"),
         }
-        if time::timeout(CLOSE, counter.close()).await.is_err() {
-            tracing::warn!(
-                "The database is still busy, and is left as it is: SQLite recovers it at the next start."
-            );
+        counter.close();
+        match time::timeout(CLOSE, writer).await {
+            Ok(ended) => ended.context("the writer")?,
+            Err(_) => {
+                tracing::warn!("The database holds up the last commit; it is left to SQLite's recovery.");
+            }
         }
         Ok(())
     }

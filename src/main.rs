@@ -1,17 +1,32 @@
 //! Configuration, logging, then serve until told to stop.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, time::Duration};
 
 use litefs_counter::{Server, config::Config};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+/// A thread that waits for a file of a LiteFS that hangs would otherwise keep the process from ending.
+const LEFT_BEHIND: Duration = Duration::from_millis(100);
+
+fn main() -> anyhow::Result<()> {
     let config = Config::read();
-    tracing_subscriber::fmt().with_env_filter(&config.log).with_ansi(std::io::stdout().is_terminal()).init();
-    let stop = stop_signal()?;
-    Server::bind(&config).await?.run(stop).await
+    tracing_subscriber::fmt()
+        .with_env_filter(&config.log)
+        .with_ansi(std::io::stdout().is_terminal())
+        // They would go to standard error, and panic where that is closed as well.
+        .log_internal_errors(false)
+        .init();
+    let runtime = Runtime::new()?;
+    let ended = runtime.block_on(async {
+        let stop = stop_signal()?;
+        Server::bind(&config).await?.run(stop).await
+    });
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    ended
 }
 
 /// SIGTERM is what Fly sends (fly.toml's `kill_signal`) and LiteFS forwards; SIGINT is Ctrl-C.
@@ -24,8 +39,8 @@ fn stop_signal() -> std::io::Result<CancellationToken> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("Told to stop.");
         told.cancel();
+        tracing::info!("Told to stop.");
     });
     Ok(stop)
 }

@@ -11,18 +11,18 @@
 mod reader;
 mod writer;
 
-use std::{path::PathBuf, str::FromStr, sync::LazyLock, time::Duration};
+use std::{path::PathBuf, str::FromStr, sync::LazyLock};
 
 use sqlx::migrate::Migrator;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time,
+    task::JoinHandle,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use crate::instance::Instance;
 use reader::Reader;
-use writer::{Click, Writer};
+use writer::{Click, Writer, Writing};
 
 pub use reader::ReadError;
 
@@ -41,11 +41,9 @@ const QUEUE: usize = 4096;
 #[derive(Debug)]
 pub struct Counter {
     clicks: mpsc::Sender<Click>,
-    /// Whether the writer takes clicks: this instance is primary, and has migrated.
-    writing: watch::Receiver<bool>,
+    writing: watch::Receiver<Writing>,
     reader: Reader,
     closing: CancellationToken,
-    writer: TaskTracker,
 }
 
 /// Where the database is.
@@ -81,23 +79,23 @@ pub enum ClickError {
     /// More clicks arrive than can be written. Nothing was changed.
     #[error("{QUEUE} clicks are waiting already")]
     Full,
-    /// The database failed before the commit. Nothing was changed.
-    #[error("the database failed: {0}")]
-    Failed(String),
-    /// The commit failed, or the writer ended under it: the click may have been counted.
-    #[error("it is not known whether the click was counted: {0}")]
-    Unknown(String),
+    /// The database failed before the commit. Nothing was changed; the cause is in the log.
+    #[error("the database failed")]
+    Failed,
+    /// The commit failed, or the writer ended under it: the click may have been counted. The cause is in the log.
+    #[error("it is not known whether the click was counted")]
+    Unknown,
 }
 
 impl Counter {
-    /// Starts the writer; nothing is opened before the role is known. Needs a Tokio runtime.
+    /// Starts the writer, and returns its task, which ends after [`Counter::close`], and not before. Nothing is opened
+    /// before the role is known. Needs a Tokio runtime.
     #[must_use]
-    pub fn start(database: &Database, instance: Instance) -> Self {
+    pub fn start(database: &Database, instance: Instance) -> (Self, JoinHandle<()>) {
         let (clicks, queue) = mpsc::channel(QUEUE);
-        let (writing, is_writing) = watch::channel(false);
+        let (writing, is_writing) = watch::channel(Writing::No);
         let closing = CancellationToken::new();
-        let writer = TaskTracker::new();
-        let task = Writer {
+        let writer = Writer {
             database: database.clone(),
             role: instance.watch(),
             instance,
@@ -105,9 +103,8 @@ impl Counter {
             writing,
             closing: closing.clone(),
         };
-        writer.spawn(task.run());
-        writer.close();
-        Self { clicks, writing: is_writing, reader: Reader::new(database), closing, writer }
+        let reader = Reader::new(database);
+        (Self { clicks, writing: is_writing, reader, closing }, tokio::spawn(writer.run()))
     }
 
     /// The count as this node sees it now.
@@ -115,15 +112,27 @@ impl Counter {
         self.reader.current().await
     }
 
-    /// Waits until this instance takes clicks; `false` where it did not within that time.
-    pub async fn is_writing(&self, within: Duration) -> bool {
+    /// Waits until this instance takes clicks: it is primary, and has migrated.
+    pub async fn is_writing(&self) {
         let mut writing = self.writing.clone();
-        time::timeout(within, writing.wait_for(|writing| *writing)).await.is_ok_and(|found| found.is_ok())
+        if writing.wait_for(|writing| *writing == Writing::Yes).await.is_err() {
+            // The writer has ended, so there is nothing to wait for.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Why this instance, though primary, cannot write.
+    #[must_use]
+    pub fn is_failing(&self) -> Option<String> {
+        match &*self.writing.borrow() {
+            Writing::Failing(reason) => Some(reason.clone()),
+            Writing::No | Writing::Yes => None,
+        }
     }
 
     /// Counts a click, and returns the count after it. Once taken it is counted even if the caller leaves.
     pub async fn apply(&self, intent: Intent) -> Result<i64, ClickError> {
-        if !*self.writing.borrow() {
+        if *self.writing.borrow() != Writing::Yes {
             return Err(ClickError::NotWriting);
         }
         let (answer, answered) = oneshot::channel();
@@ -131,14 +140,12 @@ impl Counter {
             mpsc::error::TrySendError::Full(_) => ClickError::Full,
             mpsc::error::TrySendError::Closed(_) => ClickError::NotWriting,
         })?;
-        answered.await.unwrap_or_else(|_| Err(ClickError::Unknown("the writer ended".to_owned())))
+        answered.await.unwrap_or(Err(ClickError::Unknown))
     }
 
-    /// Takes no more clicks, commits those that were taken, and closes the database.
-    pub async fn close(&self) {
+    /// Takes no more clicks. Those that were taken are still committed, by the writer's task.
+    pub fn close(&self) {
         self.closing.cancel();
-        self.writer.wait().await;
-        self.reader.close().await;
     }
 }
 

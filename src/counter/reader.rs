@@ -10,13 +10,17 @@ use sqlx::{
     error::DatabaseError,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
+use tokio::time;
 
 use super::{Database, MIGRATIONS};
 
-/// Reads take well under a millisecond; more connections than cores only wait for each other.
+/// More connections than cores only wait for each other.
 const CONNECTIONS: u32 = 4;
 /// A reader has nothing to wait for but LiteFS, for the moment in which it applies a transaction.
 const BUSY: Duration = Duration::from_secs(2);
+
+/// How long a read may take in all. It takes well under a millisecond.
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// Why there is no count.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +28,9 @@ pub enum ReadError {
     /// The database is not here yet, or the primary has not brought its schema up to this binary's.
     #[error("the database is not here yet, or older than this version of the application")]
     Behind,
+    /// It did not answer in time.
+    #[error("the database does not answer within {} s", LONGEST.as_secs())]
+    Late,
     /// It is here, and cannot be read.
     #[error("the database cannot be read: {0}")]
     Failed(#[from] sqlx::Error),
@@ -55,6 +62,11 @@ impl Reader {
     }
 
     pub(super) async fn current(&self) -> Result<i64, ReadError> {
+        // Where LiteFS hangs, so does every read of its files.
+        time::timeout(LONGEST, self.read()).await.unwrap_or(Err(ReadError::Late))
+    }
+
+    async fn read(&self) -> Result<i64, ReadError> {
         if !self.is_current.load(Ordering::Relaxed) {
             self.check_schema().await?;
         }
@@ -78,10 +90,6 @@ impl Reader {
         }
         self.is_current.store(true, Ordering::Relaxed);
         Ok(())
-    }
-
-    pub(super) async fn close(&self) {
-        self.pool.close().await;
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{ops::ControlFlow, time::Duration};
 
 use sqlx::{
-    SqlitePool,
+    Connection, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
 };
 use tokio::{
@@ -23,14 +23,27 @@ use crate::instance::{Instance, Observed, Role};
 const BATCH: usize = 1024;
 /// How long the database may be locked by somebody else, an operator's shell say.
 const BUSY: Duration = Duration::from_secs(5);
-/// Pause after a failed attempt to open or migrate, while this instance is still primary.
+/// Pause after the database failed, while this instance is still primary.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long LiteFS may take to say what this instance is before the log says that it does not.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 
 /// A click that was taken, and whom to tell.
 #[derive(Debug)]
 pub(super) struct Click {
     pub(super) intent: Intent,
     pub(super) answer: oneshot::Sender<Result<i64, ClickError>>,
+}
+
+/// Whether clicks are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Writing {
+    /// This instance is not primary, or has only just become it.
+    No,
+    /// It is primary, and has migrated.
+    Yes,
+    /// It is primary, and its database cannot be opened, migrated or written. It is tried again each second.
+    Failing(String),
 }
 
 /// The writer's task.
@@ -40,7 +53,7 @@ pub(super) struct Writer {
     pub(super) role: watch::Receiver<Observed>,
     pub(super) queue: mpsc::Receiver<Click>,
     /// Tells everyone else whether clicks are taken.
-    pub(super) writing: watch::Sender<bool>,
+    pub(super) writing: watch::Sender<Writing>,
     /// No more clicks are taken; those in the queue are committed.
     pub(super) closing: CancellationToken,
 }
@@ -48,37 +61,29 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until it is told to close.
     pub(super) async fn run(mut self) {
+        // The first word takes some milliseconds; before it there is nothing to say about the role.
+        let _ = time::timeout(FIRST_WORD, self.role.wait_for(Result::is_ok)).await;
         while self.wait_for_lease().await.is_continue() {
-            info!(
-                "Instance ({}) in {} is primary. Deploying migrations.",
-                self.instance.id(),
-                self.instance.region()
-            );
-            let connection = match open(&self.database).await {
-                Ok(connection) => connection,
+            let end = self.hold_database().await;
+            self.queue_is_refused();
+            match end {
+                Ok(ControlFlow::Break(())) => return,
+                Ok(ControlFlow::Continue(())) => _ = self.writing.send_replace(Writing::No),
                 Err(error) => {
                     let file = self.database.file.display();
-                    error!(%error, %file, "Cannot open or migrate the database; trying again.");
-                    time::sleep(RETRY).await;
-                    continue;
+                    error!(%error, %file, "The database cannot be opened, migrated or written; trying again.");
+                    self.writing.send_replace(Writing::Failing(error.to_string()));
+                    let _ = time::timeout(RETRY, self.closing.cancelled()).await;
                 }
-            };
-            self.writing.send_replace(true);
-            let end = self.write(&connection).await;
-            self.writing.send_replace(false);
-            connection.close().await;
-            if end.is_break() {
-                return;
             }
         }
+        self.queue.close();
+        self.queue_is_refused();
     }
 
     /// Comes back with `Continue` once this instance may write, with `Break` once it is told to close.
     async fn wait_for_lease(&mut self) -> ControlFlow<()> {
-        loop {
-            if self.closing.is_cancelled() {
-                return ControlFlow::Break(());
-            }
+        while !self.closing.is_cancelled() {
             match &*self.role.borrow_and_update() {
                 Ok(Role::Standalone | Role::Primary) => return ControlFlow::Continue(()),
                 Ok(Role::Replica { primary }) => info!(
@@ -89,41 +94,67 @@ impl Writer {
                 Ok(Role::NoPrimary) => info!("No primary is known. Reading works, writing resumes with one."),
                 Err(unreachable) => warn!(%unreachable, "The role is not known."),
             }
+            self.writing.send_replace(Writing::No);
             tokio::select! {
-                // Cannot fail: the other end lives as long as `instance`.
-                _ = self.role.changed() => {}
+                changed = self.role.changed() => if changed.is_err() { break },
                 () = self.closing.cancelled() => {}
-                // Taken while this instance was still primary.
-                Some(click) = self.queue.recv() => click.tell(Err(ClickError::NotWriting)),
             }
         }
+        ControlFlow::Break(())
     }
 
-    /// Commits batches until the lease is lost (`Continue`), or until the queue is closed and empty (`Break`).
-    async fn write(&mut self, connection: &SqlitePool) -> ControlFlow<()> {
+    /// Opens the database, migrates, and writes, until the lease is lost (`Continue`), the work is done (`Break`) or
+    /// the database fails. A connection that has failed once is not used again: what it believes of its transaction
+    /// need not be what SQLite did.
+    async fn hold_database(&mut self) -> Result<ControlFlow<()>, sqlx::Error> {
+        info!(
+            "Instance ({}) in {} is primary. Deploying migrations.",
+            self.instance.id(),
+            self.instance.region()
+        );
+        let mut connection = open(&self.database).await?;
+        self.writing.send_replace(Writing::Yes);
+        let end = self.write(&mut connection).await;
+        if let Err(error) = connection.close().await {
+            warn!(%error, "Closing the database.");
+        }
+        end
+    }
+
+    async fn write(&mut self, connection: &mut SqliteConnection) -> Result<ControlFlow<()>, sqlx::Error> {
         let mut batch = Vec::with_capacity(BATCH);
-        loop {
-            if !self.instance.writes() {
-                return ControlFlow::Continue(());
-            }
+        while self.instance.writes() {
             tokio::select! {
                 biased;
-                _ = self.role.changed() => {}
+                changed = self.role.changed() => if changed.is_err() { return Ok(ControlFlow::Break(())) },
                 () = self.closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
                 taken = self.queue.recv_many(&mut batch, BATCH) => {
                     if taken == 0 {
-                        return ControlFlow::Break(());
+                        return Ok(ControlFlow::Break(()));
                     }
-                    let results = commit(connection, &batch).await;
-                    batch.drain(..).zip(results).for_each(|(click, result)| click.tell(result));
+                    match commit(connection, &batch).await {
+                        Ok(results) => batch.drain(..).zip(results).for_each(|(click, result)| click.tell(result)),
+                        Err((told, error)) => {
+                            batch.drain(..).for_each(|click| click.tell(Err(told.clone())));
+                            return Err(error);
+                        }
+                    }
                 }
             }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Clicks that were taken and whose transaction was not begun: nothing was changed.
+    fn queue_is_refused(&mut self) {
+        while let Ok(click) = self.queue.try_recv() {
+            click.tell(Err(ClickError::NotWriting));
         }
     }
 }
 
 /// Opens the database to write, creates it where there is none, and brings its schema up to date.
-async fn open(database: &Database) -> Result<SqlitePool, sqlx::Error> {
+async fn open(database: &Database) -> Result<SqliteConnection, sqlx::Error> {
     if let Some(folder) = database.file.parent() {
         tokio::fs::create_dir_all(folder).await?;
     }
@@ -133,19 +164,21 @@ async fn open(database: &Database) -> Result<SqlitePool, sqlx::Error> {
         .busy_timeout(BUSY)
         // Readers go on while a transaction is committed. It is written into the file: nothing for a replica.
         .journal_mode(SqliteJournalMode::Wal);
-    // A pool of one, for what it is: the connection that writes.
-    let connection = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-    MIGRATIONS.run(&connection).await?;
-    Ok(connection)
+    // Migrations run on a pool; its one connection is then taken out, since a pool replaces what it holds unasked.
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+    MIGRATIONS.run(&pool).await?;
+    Ok(pool.acquire().await?.detach())
 }
 
-/// All clicks in one transaction, each with its own result.
-async fn commit(connection: &SqlitePool, batch: &[Click]) -> Vec<Result<i64, ClickError>> {
-    let everyone = |error: ClickError| vec![Err(error); batch.len()];
+/// All clicks in one transaction, each with its own result. Where that fails: what each click is told, and why.
+async fn commit(
+    connection: &mut SqliteConnection,
+    batch: &[Click],
+) -> Result<Vec<Result<i64, ClickError>>, (ClickError, sqlx::Error)> {
     let applied = async {
         let mut transaction = connection.begin_with("begin immediate").await?;
-        let mut count =
-            sqlx::query_scalar("select count from counter where id = 1").fetch_one(&mut *transaction).await?;
+        let query = sqlx::query_scalar("select count from counter where id = 1");
+        let mut count = query.fetch_one(&mut *transaction).await?;
         let results = batch.iter().map(|click| {
             let next = click.intent.on(count).ok_or(ClickError::OutOfRange)?;
             count = next;
@@ -158,21 +191,10 @@ async fn commit(connection: &SqlitePool, batch: &[Click]) -> Vec<Result<i64, Cli
             .await?;
         Ok((transaction, results))
     };
-    let (transaction, results) = match applied.await {
-        Ok(applied) => applied,
-        Err::<_, sqlx::Error>(error) => {
-            error!(%error, clicks = batch.len(), "Clicks were not counted.");
-            return everyone(ClickError::Failed(error.to_string()));
-        }
-    };
+    let (transaction, results) = applied.await.map_err(|error: sqlx::Error| (ClickError::Failed, error))?;
     // From here on a failure no longer means that nothing was written.
-    match transaction.commit().await {
-        Ok(()) => results,
-        Err(error) => {
-            error!(%error, clicks = batch.len(), "It is not known whether clicks were counted.");
-            everyone(ClickError::Unknown(error.to_string()))
-        }
-    }
+    transaction.commit().await.map_err(|error| (ClickError::Unknown, error))?;
+    Ok(results)
 }
 
 impl Click {

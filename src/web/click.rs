@@ -3,38 +3,44 @@
 use std::sync::Arc;
 
 use axum::{
-    body::Bytes,
-    extract::{State, rejection::BytesRejection},
+    body::{Bytes, HttpBody},
+    extract::{FromRequest, Request, State},
     http::{HeaderMap, header},
     response::{IntoResponse, Redirect, Response},
 };
 use percent_encoding::percent_decode;
 
 use super::{
-    App, PATIENCE,
+    App, LARGEST_BODY,
     error::{self, Error},
 };
-use crate::{counter::Intent, instance::Route};
+use crate::counter::{ClickError, Intent};
 
 /// `POST /`
-pub(super) async fn count(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Error> {
+pub(super) async fn count(State(app): State<Arc<App>>, request: Request) -> Result<Response, Error> {
+    let headers = request.headers().clone();
+    // Before the body is read: a client that waits for leave to send it is spared that.
     if !is_form(&headers) {
         return Err(Error::NotAForm);
     }
-    let intent = intent(&body?)?;
+    if request.body().size_hint().lower() > LARGEST_BODY as u64 {
+        return Err(Error::TooLarge);
+    }
+    let intent = intent(&Bytes::from_request(request, &()).await?)?;
     // LiteFS's proxy sends writes to the primary. A change of primary can come between, and so can a client that
     // goes around the proxy.
-    match app.instance.route_to_primary(&headers) {
-        Route::Replay(replay) => return Ok(error::replayed(&replay)),
-        Route::Nowhere(reason) => return Err(reason.into()),
-        Route::Here if app.counter.is_writing(PATIENCE).await => {}
-        Route::Here => return Err(Error::Starting),
+    if let Some(elsewhere) = app.primary_for(&headers).await? {
+        return Ok(error::replayed(&elsewhere));
     }
-    app.counter.apply(intent).await?;
+    let mut counted = app.counter.apply(intent).await;
+    if counted == Err(ClickError::NotWriting) {
+        // The lease was lost in this very moment; nothing was changed, so the request may go on.
+        if let Some(elsewhere) = app.primary_for(&headers).await? {
+            return Ok(error::replayed(&elsewhere));
+        }
+        counted = app.counter.apply(intent).await;
+    }
+    counted?;
     Ok(Redirect::to("/").into_response())
 }
 

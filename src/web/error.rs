@@ -43,13 +43,25 @@ pub(super) enum Error {
     /// `503`: no primary is known.
     #[error("At this moment no instance is primary. Reading works; writing resumes in a moment.")]
     NoPrimary,
+    /// `503`: LiteFS or its files do not answer.
+    #[error("The database of this instance does not answer.")]
+    Silent,
+    /// `503`: two instances took each other for the primary.
+    #[error("This request was handed on from instance to instance, and none took it.")]
+    HandedOn,
+    /// `503`: there is nothing to read here, and nobody to hand the request to.
+    #[error("This instance has nothing to show yet, and no primary is known. It will be there in a moment.")]
+    NothingToShow,
     /// `503`: the first seconds of a new instance, or of a new primary.
     #[error("This instance is starting. It will be there in a moment.")]
     Starting,
     /// `503`: the queue is full.
     #[error("More clicks arrive than can be written. This one was not counted.")]
     Full,
-    /// `503`: the commit's outcome is not known.
+    /// `503`: the database failed before the commit.
+    #[error("This click could not be written, and was not counted.")]
+    NotCounted,
+    /// `500`: the commit's outcome is not known. Nothing invites to repeat it unseen.
     #[error("It is not known whether this click was counted: look at the count before you click again.")]
     Unknown,
     /// `500`: the cause is in the log.
@@ -75,8 +87,14 @@ impl Error {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::OutOfRange => StatusCode::CONFLICT,
-            Self::NoPrimary | Self::Starting | Self::Full | Self::Unknown => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NoPrimary
+            | Self::Silent
+            | Self::HandedOn
+            | Self::NothingToShow
+            | Self::Starting
+            | Self::Full
+            | Self::NotCounted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unknown | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -103,6 +121,7 @@ impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Behind => Self::Starting,
+            ReadError::Late => Self::Silent,
             ReadError::Failed(cause) => Self::internal(cause),
         }
     }
@@ -114,19 +133,19 @@ impl From<ClickError> for Error {
             ClickError::OutOfRange => Self::OutOfRange,
             ClickError::NotWriting => Self::NoPrimary,
             ClickError::Full => Self::Full,
-            ClickError::Unknown(_) => Self::Unknown,
-            // Already logged, with what it did to the others of its transaction.
-            ClickError::Failed(_) => Self::Internal,
+            ClickError::Failed => Self::NotCounted,
+            ClickError::Unknown => Self::Unknown,
         }
     }
 }
 
 impl From<Nowhere> for Error {
     fn from(reason: Nowhere) -> Self {
-        if reason != Nowhere::NoPrimary {
-            tracing::warn!(%reason, "A request has nowhere to go.");
+        match reason {
+            Nowhere::NoPrimary => Self::NoPrimary,
+            Nowhere::TooManyHops => Self::HandedOn,
+            Nowhere::Unreachable(_) => Self::Silent,
         }
-        Self::NoPrimary
     }
 }
 

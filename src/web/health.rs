@@ -1,7 +1,7 @@
 //! `GET /healthcheck`: whether this process can answer reads, or hand them on.
 //!
-//! Neither the absence of a primary nor lag counts: with them every replica would be taken out of the routing ten
-//! seconds after the primary died, and the application with them.
+//! Neither the absence of a primary nor lag makes a node that has the count unhealthy: every replica would be taken
+//! out of the routing ten seconds after the primary died, and the application with them.
 
 use std::sync::Arc;
 
@@ -25,10 +25,13 @@ pub(super) async fn check(State(app): State<Arc<App>>) -> (StatusCode, String) {
 }
 
 async fn healthy(app: &App) -> Result<(), String> {
+    if let Some(reason) = app.counter.is_failing() {
+        return Err(format!("this instance is primary and cannot write: {reason}"));
+    }
     match app.counter.current().await {
         Ok(_) => Ok(()),
         Err(ReadError::Behind) => can_hand_on(&app.instance),
-        Err(error @ ReadError::Failed(_)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -37,7 +40,7 @@ fn can_hand_on(instance: &Instance) -> Result<(), String> {
         Route::Replay(_) => Ok(()),
         Route::Here => Err("this instance is primary and has not finished its migrations".to_owned()),
         Route::Nowhere(Nowhere::NoPrimary) => {
-            Err("there is no database here yet, and no primary is known to get it from".to_owned())
+            Err("the database is not here yet or too old, and no primary is known to get it from".to_owned())
         }
         Route::Nowhere(reason) => Err(reason.to_string()),
     }

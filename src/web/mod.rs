@@ -11,24 +11,29 @@ mod error;
 mod health;
 mod page;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     middleware::map_response,
     response::{IntoResponse, Response},
     routing::get,
 };
 use tower_http::csrf::CsrfLayer;
 
-use crate::{counter::Counter, instance::Instance};
+use tokio::time;
+
+use crate::{
+    counter::Counter,
+    instance::{Instance, Nowhere, Replay, Route},
+};
 use error::Error;
 
 /// The largest body of a form, in bytes. A click needs 16.
 const LARGEST_BODY: usize = 4096;
-/// How long a request waits for this instance's migrations, which takes milliseconds, before it is sent away.
+/// How long a request that needs the primary waits until there is one that is ready. LiteFS's proxy waits as long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the handlers share.
@@ -36,6 +41,29 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct App {
     counter: Arc<Counter>,
     instance: Instance,
+}
+
+impl App {
+    /// Who handles a request that needs the primary: another instance, or (`None`) this one, which takes clicks then.
+    async fn primary_for(&self, request: &HeaderMap) -> Result<Option<Replay>, Error> {
+        let mut role = self.instance.watch();
+        let mut patience = pin!(time::sleep(PATIENCE));
+        loop {
+            role.mark_unchanged();
+            let route = self.instance.route_to_primary(request);
+            let unsettled = match &route {
+                Route::Replay(replay) => return Ok(Some(replay.clone())),
+                Route::Nowhere(reason @ Nowhere::TooManyHops) => return Err(reason.clone().into()),
+                Route::Nowhere(reason) => reason.clone().into(),
+                Route::Here => Error::Starting,
+            };
+            tokio::select! {
+                () = self.counter.is_writing(), if route == Route::Here => return Ok(None),
+                Ok(()) = role.changed() => {}
+                () = &mut patience => return Err(unsettled),
+            }
+        }
+    }
 }
 
 /// What visitors reach, through Fly's proxy and LiteFS's.
@@ -56,7 +84,10 @@ pub fn router(counter: Arc<Counter>, instance: Instance) -> Router {
 
 /// What only the private network reaches.
 pub fn private_router(counter: Arc<Counter>, instance: Instance) -> Router {
-    Router::new().route("/healthcheck", get(health::check)).with_state(Arc::new(App { counter, instance }))
+    Router::new()
+        .route("/healthcheck", get(health::check))
+        .layer(map_response(headers))
+        .with_state(Arc::new(App { counter, instance }))
 }
 
 fn asset(content_type: &'static str, text: &'static str) -> impl IntoResponse {

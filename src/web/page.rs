@@ -10,12 +10,12 @@ use axum::{
 };
 
 use super::{
-    App, PATIENCE,
+    App,
     error::{self, Error},
 };
 use crate::{
     counter::ReadError,
-    instance::{Instance, Observed, Role, Route},
+    instance::{Instance, Observed, Role},
 };
 
 #[derive(Template)]
@@ -31,13 +31,12 @@ struct Page<'a> {
 /// `GET /`
 pub(super) async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Error> {
     let count = match app.counter.current().await {
-        // This binary is newer than the schema, or the first sync is still to come: elsewhere there is a page.
-        Err(ReadError::Behind) => match app.instance.route_to_primary(&headers) {
-            Route::Replay(replay) => return Ok(error::replayed(&replay)),
-            Route::Nowhere(reason) => return Err(reason.into()),
-            // The primary itself is about to migrate.
-            Route::Here if app.counter.is_writing(PATIENCE).await => app.counter.current().await?,
-            Route::Here => return Err(Error::Starting),
+        // This binary is newer than the schema, or the first sync is still to come.
+        Err(ReadError::Behind) => match app.primary_for(&headers).await {
+            Ok(Some(elsewhere)) => return Ok(error::replayed(&elsewhere)),
+            // This is the primary, and it has just migrated.
+            Ok(None) => app.counter.current().await?,
+            Err(_) => return Err(Error::NothingToShow),
         },
         count => count?,
     };

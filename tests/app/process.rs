@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    os::unix::ffi::OsStrExt,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -123,9 +124,9 @@ fn an_idle_process_rests() {
 fn a_bad_value_names_its_variable_and_what_was_expected() {
     let with_litefs = |name, value| vec![("LITEFS_DIR", "/litefs"), ("FLY_MACHINE_ID", "a"), (name, value)];
     let cases = [
-        (vec![("PORT", "eighty")], "PORT", "invalid digit"),
-        (vec![("PORT", "70000")], "PORT", "0..=65535"),
-        (vec![("HOST", "localhost:80")], "HOST", "IP address"),
+        (vec![("PORT", "eighty")], "PORT", "expected a port"),
+        (vec![("PORT", "70000")], "PORT", "expected a port"),
+        (vec![("HOST", "localhost:80")], "HOST", "expected an IP address"),
         (vec![("DATABASE_URL", "postgres://x")], "DATABASE_URL", "expected sqlite://PATH"),
         (vec![("DATABASE_URL", "sqlite://:memory:")], "DATABASE_URL", "expected sqlite://PATH"),
         (vec![("LITEFS_DIR", "litefs")], "LITEFS_DIR", "expected an absolute path"),
@@ -142,6 +143,9 @@ fn a_bad_value_names_its_variable_and_what_was_expected() {
         (vec![("PRIMARY_REGION", "sjc,ams")], "PRIMARY_REGION", "expected 1 to 63 letters"),
         (vec![("PRIVATE_ADDR", "8082")], "PRIVATE_ADDR", "expected HOST:PORT"),
         (vec![("RUST_LOG", "litefs_counter=loud")], "RUST_LOG", "expected a level"),
+        (vec![("RUST_LOG", "")], "RUST_LOG", "expected a level"),
+        (vec![("DATABASE_URL", "sqlite:///tmp")], "DATABASE_URL", "expected the path of a file"),
+        (vec![("LITEFS_URL", "http://localhost:20202/?a")], "LITEFS_URL", "expected http://HOST:PORT"),
     ];
     for (environment, variable, expected) in cases {
         let (mut command, _folder) = command();
@@ -152,6 +156,34 @@ fn a_bad_value_names_its_variable_and_what_was_expected() {
         assert!(message.contains(expected), "{environment:?}: {message}");
         assert!(!message.contains("panicked"), "{environment:?}: {message}");
     }
+}
+
+#[test]
+fn a_value_that_is_no_text_names_its_variable() {
+    let (mut command, _folder) = command();
+    let output = command.env("FLY_REGION", std::ffi::OsStr::from_bytes(b"\xff")).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(message.contains("FLY_REGION") && message.contains("expected text in UTF-8"), "{message}");
+}
+
+#[test]
+fn it_stops_in_order_even_when_nobody_reads_its_log_any_more() {
+    let (mut command, _folder) = command();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut child = command.stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
+    // The parent's own copies of the writing end went with the command.
+    drop(command);
+    let mut lines = BufReader::new(reader);
+    let mut line = String::new();
+    while !line.contains("Deploying migrations") {
+        line.clear();
+        assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it ended");
+    }
+    drop(lines);
+
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -4,6 +4,9 @@ use std::{env, ffi::OsString, os::unix::process::CommandExt, path::Path, process
 
 use anyhow::{Context, Result};
 
+/// Set for whatever this program runs as root through sudo.
+const ELEVATED: &str = "XTASK_ELEVATED";
+
 /// Goes on as root: starts this very command again under sudo, unless it is root already. Call it after
 /// everything that builds or installs.
 pub fn become_root() -> Result<()> {
@@ -32,7 +35,13 @@ pub fn prefix() -> Vec<OsString> {
     // sudo replaces PATH even where it keeps the environment.
     let mut path = OsString::from("PATH=");
     path.push(env::var_os("PATH").unwrap_or_default());
-    ["sudo", "-E", "env"].map(OsString::from).into_iter().chain([path]).collect()
+    let elevated = OsString::from(format!("{ELEVATED}=1"));
+    ["sudo", "-E", "env"].map(OsString::from).into_iter().chain([path, elevated]).collect()
+}
+
+/// Whether this is the second start of a command, the one as root: what it needs was built before, by the user.
+pub fn is_elevated() -> bool {
+    env::var_os(ELEVATED).is_some()
 }
 
 /// Whether a cluster can run here with nobody asked for a password; the error says why not.

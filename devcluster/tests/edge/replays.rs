@@ -97,7 +97,7 @@ async fn a_replay_that_makes_no_sense_is_an_error() {
     for replay in ["app=other", "planet=mars", "instance=s1;timeout=soon", ""] {
         let (status, text) = failure(replaying(replay).await.get("/")).await;
         assert_eq!(status, 502, "{replay}");
-        assert!(text.contains("instance j1"), "{text}");
+        assert!(text.contains("instance j1") && text.contains("cannot be followed"), "{text}");
     }
 }
 

@@ -45,7 +45,9 @@ async fn a_refused_connection_sends_the_request_to_the_next_nearest() {
 async fn an_instance_that_cannot_be_connected_to_is_passed_over() {
     let (swallowing, _queue) = swallowing("j1", "sjc").await;
     let entrance = Entrance::with_patience(SOON, [swallowing, echo("a1", "ams").await]).await;
+    let started = Instant::now();
     assert_eq!(seen(entrance.post("/").body("by=1")).await.body, "by=1");
+    assert!(started.elapsed() < SOON / 2, "{:?}", started.elapsed());
 }
 
 #[tokio::test]

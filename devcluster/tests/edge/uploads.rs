@@ -58,6 +58,21 @@ async fn a_request_that_is_replayed_before_its_body_has_come_arrives_whole() {
 }
 
 #[tokio::test]
+async fn a_body_that_grows_too_large_after_the_replay_is_not_replayed_either() {
+    let (puppet, backend) = Puppet::new("j1", "sjc").await;
+    let entrance = Entrance::to([backend, echo("a1", "ams").await]).await;
+    let mut visitor = entrance.connect().await;
+    let length = REPLAY_LIMIT + 1;
+    write(&mut visitor, &format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n")).await;
+    let (mut stream, _) = puppet.accept().await;
+    write(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nfly-replay: instance=a1\r\n\r\n").await;
+    assert!(closes(&mut stream).await);
+    write(&mut visitor, &"x".repeat(length)).await;
+    let answer = read_until(&mut visitor, "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_visitor_who_waits_to_be_told_to_send_the_body_is_told() {
     let entrance = Entrance::to([replayer("j1", "sjc", "instance=a1").await, echo("a1", "ams").await]).await;
     let mut visitor = entrance.connect().await;
@@ -65,5 +80,6 @@ async fn a_visitor_who_waits_to_be_told_to_send_the_body_is_told() {
     write(&mut visitor, head).await;
     assert_eq!(read_until(&mut visitor, "\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
     write(&mut visitor, "whole").await;
-    read_until(&mut visitor, r#""body":"whole"}"#).await;
+    let answer = read_until(&mut visitor, r#""body":"whole"}"#).await;
+    assert!(!answer.contains(r#""expect""#), "{answer}");
 }

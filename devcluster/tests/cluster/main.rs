@@ -1,0 +1,6 @@
+//! The application on four LiteFS nodes in three regions, as its visitors and its operator meet it. Needs root.
+
+mod migrations;
+mod outages;
+mod support;
+mod visitors;
