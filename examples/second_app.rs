@@ -44,12 +44,28 @@ async fn main() -> anyhow::Result<()> {
             url: variable("LITEFS_URL", "http://localhost:20202"),
         }),
     });
+    tokio::spawn(follow(instance.clone()));
     let listener = tokio::net::TcpListener::bind(variable("ADDRESS", "127.0.0.1:8090")).await?;
     println!("Listening at http://{}", listener.local_addr()?);
     let app: &App = Box::leak(Box::new(App { instance, notes: Mutex::default() }));
     let router = Router::new().route("/", get(who)).route("/notes", post(note)).with_state(app);
     axum::serve(listener, router).await?;
     Ok(())
+}
+
+/// Where a database would be opened to write, and migrated, on becoming primary, and closed on ceasing to be.
+async fn follow(instance: Instance) {
+    let mut role = instance.watch();
+    loop {
+        match &*role.borrow_and_update() {
+            Ok(Role::Standalone | Role::Primary) => println!("This instance writes."),
+            Ok(role) => println!("This instance only reads: {role}."),
+            Err(unreachable) => println!("Unknown: {unreachable}."),
+        }
+        if role.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn who(State(app): State<&App>) -> String {

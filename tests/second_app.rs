@@ -1,12 +1,13 @@
 //! The instance module in an application that has nothing else of this one: `examples/second_app.rs`.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
-struct Running(Child);
+/// Its output is kept open: an example that prints into a closed pipe ends.
+struct Running(Child, Option<BufReader<ChildStdout>>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -23,8 +24,11 @@ fn start(environment: &[(&str, &str)]) -> (Running, String) {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_litefs-counter")).with_file_name("examples/second_app");
     let mut command = Command::new(program);
     command.env_clear().env("ADDRESS", "127.0.0.1:0").envs(environment.iter().copied());
-    let mut child = Running(command.stdout(Stdio::piped()).spawn().unwrap());
-    let line = BufReader::new(child.0.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    let mut child = Running(command.stdout(Stdio::piped()).spawn().unwrap(), None);
+    let mut output = BufReader::new(child.0.stdout.take().unwrap());
+    let line =
+        output.by_ref().lines().map_while(Result::ok).find(|line| line.starts_with("Listening")).unwrap();
+    child.1 = Some(output);
     (child, line.rsplit_once(' ').unwrap().1.to_owned())
 }
 

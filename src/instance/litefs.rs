@@ -3,7 +3,7 @@
 //! `/events` tells a change within a millisecond, but says nothing while nothing happens; so after a silence
 //! `/info` is asked, which also finds a LiteFS that hangs.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use serde::Deserialize;
 use tokio::{sync::watch, time};
@@ -13,7 +13,7 @@ use super::{InstanceId, Observed, Role, Unreachable};
 /// How long the event stream may be silent before LiteFS is asked whether it still answers.
 const SILENCE: Duration = Duration::from_secs(5);
 /// How long LiteFS may take to answer. It is on this machine.
-const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER: Duration = Duration::from_secs(1);
 /// Pause before the next attempt.
 const RETRY: Duration = Duration::from_millis(100);
 /// An event is about 200 bytes. What grows beyond this is not LiteFS.
@@ -23,32 +23,29 @@ const LONGEST_EVENT: usize = 64 * 1024;
 pub(super) fn follow(url: String, this: InstanceId) -> watch::Receiver<Observed> {
     let unknown = Unreachable { url: url.clone(), reason: "not asked yet".to_owned() };
     let (role, receiver) = watch::channel(Err(unknown));
-    let api = Api { client: reqwest::Client::new(), url, this };
     tokio::spawn(async move {
-        loop {
-            let error = tokio::select! {
-                () = role.closed() => return,
-                Err(error) = api.publish(&role) => error,
-            };
-            // Why the stream ended does not matter while LiteFS answers: it disconnects a reader that is
-            // 1,024 events behind, say.
-            let _ = match api.role().await {
-                Ok(now) => set(&role, Ok(now)),
-                Err(_) => set(&role, Err(Unreachable { url: api.url.clone(), reason: error.to_string() })),
-            };
-            time::sleep(RETRY).await;
+        let api = Api { client: client(), url, this };
+        tokio::select! {
+            () = role.closed() => {}
+            never = api.publish(&role) => match never {},
         }
     });
     receiver
 }
 
+/// LiteFS is on this machine: a proxy from the environment would be asked in vain, and a redirect is not its answer.
+fn client() -> reqwest::Client {
+    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    client.build().expect("neither TLS nor a proxy, which could fail, are in it")
+}
+
 /// Wakes the listeners only where something is new.
-fn set(role: &watch::Sender<Observed>, observed: Observed) -> bool {
+fn set(role: &watch::Sender<Observed>, observed: Observed) {
     role.send_if_modified(|current| {
         let changed = *current != observed;
         *current = observed;
         changed
-    })
+    });
 }
 
 struct Api {
@@ -70,18 +67,20 @@ struct Holder {
     hostname: String,
 }
 
-/// One line of `/events`. Other types than the two that are about the lease bring other data; it is not read.
+/// One line of `/events`.
 #[derive(Deserialize)]
 struct Event {
     r#type: String,
+    /// Of another shape for each type.
     #[serde(default)]
-    data: Lease,
+    data: serde_json::Value,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Lease {
     is_primary: bool,
+    #[serde(default)]
     hostname: String,
 }
 
@@ -98,8 +97,31 @@ enum ApiError {
 }
 
 impl Api {
-    /// Reads `/events` and publishes each role that it tells. Comes back only with an error.
-    async fn publish(&self, role: &watch::Sender<Observed>) -> Result<(), ApiError> {
+    async fn publish(&self, role: &watch::Sender<Observed>) -> Infallible {
+        let mut last_complaint = String::new();
+        loop {
+            let Err(error) = self.follow_events(role).await;
+            // Why the stream ended matters only where LiteFS does not answer at all: it ends the stream of a reader
+            // that is 1,024 events behind, say.
+            match self.role().await {
+                Ok(now) => {
+                    set(role, Ok(now));
+                    let complaint = error.to_string();
+                    if complaint != last_complaint {
+                        tracing::warn!(url = self.url, %error, "LiteFS's events cannot be followed; trying again.");
+                        last_complaint = complaint;
+                    }
+                }
+                Err(_) => {
+                    set(role, Err(Unreachable { url: self.url.clone(), reason: error.to_string() }));
+                }
+            }
+            time::sleep(RETRY).await;
+        }
+    }
+
+    /// Publishes each role that `/events` tells, until that fails.
+    async fn follow_events(&self, role: &watch::Sender<Observed>) -> Result<Infallible, ApiError> {
         let request = self.client.get(format!("{}/events", self.url)).send();
         let mut response = time::timeout(ANSWER, request).await??.error_for_status()?;
         let mut received = Vec::new();
@@ -130,12 +152,13 @@ impl Api {
 
     /// `None` for an event that is not about the primary.
     fn role_in(&self, line: &[u8]) -> Result<Option<Role>, ApiError> {
-        let event: Event =
-            serde_json::from_slice(line).map_err(|error| ApiError::Foreign(error.to_string()))?;
-        match event.r#type.as_str() {
-            "init" | "primaryChange" => self.named(event.data.is_primary, &event.data.hostname).map(Some),
-            _ => Ok(None),
+        let foreign = |error: serde_json::Error| ApiError::Foreign(error.to_string());
+        let event: Event = serde_json::from_slice(line).map_err(foreign)?;
+        if event.r#type != "init" && event.r#type != "primaryChange" {
+            return Ok(None);
         }
+        let lease: Lease = serde_json::from_value(event.data).map_err(foreign)?;
+        self.named(lease.is_primary, &lease.hostname).map(Some)
     }
 
     fn named(&self, is_primary: bool, hostname: &str) -> Result<Role, ApiError> {
@@ -163,7 +186,7 @@ mod tests {
     use super::*;
 
     fn told(line: &str) -> Result<Option<Role>, ApiError> {
-        let api = Api { client: reqwest::Client::new(), url: String::new(), this: "sjc-1".parse().unwrap() };
+        let api = Api { client: client(), url: String::new(), this: "sjc-1".parse().unwrap() };
         api.role_in(line.as_bytes())
     }
 
@@ -188,6 +211,15 @@ mod tests {
             .unwrap(),
             None
         );
+    }
+
+    #[test]
+    fn events_of_later_versions_do_no_harm() {
+        for line in
+            [r#"{"type":"halt","data":[1]}"#, r#"{"type":"tx","data":{"hostname":7}}"#, r#"{"type":"x"}"#]
+        {
+            assert_eq!(told(line).unwrap(), None, "{line}");
+        }
     }
 
     #[test]

@@ -10,6 +10,9 @@
 //! - `directory`: the other instances, from Fly's private DNS
 //! - `names`: [`InstanceId`], [`Region`] and [`AppName`], checked once so that they fit into headers and host names
 //!
+//! It needs the crates `http`, `hickory-resolver` (for `directory` alone), `reqwest` (features `json`), `serde`,
+//! `serde_json`, `thiserror`, `tokio` (`fs`, `macros`, `rt`, `sync`, `time`) and `tracing`.
+//!
 //! **Why not the `.primary` file?** On the primary it is absent. On a replica that knows no primary it is
 //! absent as well: after a primary died, for 16 to 20 seconds on every node that is left. Code that reads
 //! "absent" as "I am primary" runs its migrations there. LiteFS's API tells the two apart.
@@ -141,7 +144,8 @@ impl Instance {
         }
     }
 
-    /// Whether this instance may write.
+    /// Whether this instance may write, by LiteFS's last word. That comes within milliseconds, but a LiteFS that
+    /// hangs is found out only after some 7 s; whether a write went through, only its commit tells.
     #[must_use]
     pub fn writes(&self) -> bool {
         matches!(*self.role.borrow(), Ok(Role::Standalone | Role::Primary))

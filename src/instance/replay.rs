@@ -7,8 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Instance, InstanceId, Region, Role, Unreachable};
 
-/// How often one request may be handed on. Two instances that each take the other for the primary, for the
-/// moment of an election, would otherwise play ball with it.
+/// How often one request may be handed on by applications. Two instances that each take the other for the primary,
+/// for the moment of an election, would otherwise play ball with it. LiteFS's proxy, which hands writes on as well,
+/// keeps no count and starts a new one; Fly's proxy bounds the whole.
 pub const MAX_HOPS: u8 = 3;
 
 const REPLAY: HeaderName = HeaderName::from_static("fly-replay");
@@ -112,7 +113,7 @@ impl ReplaySource {
         Some(Self {
             instance: field("instance").and_then(|id| id.parse().ok()),
             region: field("region").and_then(|region| region.parse().ok()),
-            // LiteFS's proxy hands on as well, and keeps no count: then this is the first one known.
+            // None from LiteFS's proxy: then this is the first time, as far as anybody knows.
             hops: field("state").and_then(|hops| hops.parse().ok()).unwrap_or(1),
         })
     }

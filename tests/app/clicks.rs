@@ -108,6 +108,22 @@ async fn a_click_whose_visitor_left_is_counted_all_the_same() {
 }
 
 #[tokio::test]
+async fn after_a_transaction_that_failed_clicks_are_counted_again() {
+    let app = App::start().await;
+    // SQLite rolls back by itself, as it does on a full disk.
+    app.sql("create trigger full before update on counter begin select raise(rollback, 'disk full'); end")
+        .await;
+    let answer = app.click("increment").await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers().contains_key(header::RETRY_AFTER));
+    assert!(answer.text().await.unwrap().contains("was not counted"));
+
+    app.sql("drop trigger full").await;
+    assert_eq!(app.click("increment").await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(app.count().await, 1);
+}
+
+#[tokio::test]
 async fn an_older_version_goes_on_with_a_newer_schema() {
     let app = App::start().await;
     app.sql(

@@ -3,6 +3,8 @@
 
 mod clicks;
 mod helpers;
+mod litefs;
 mod pages;
 mod process;
 mod refusals;
+mod roles;

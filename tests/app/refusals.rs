@@ -53,8 +53,8 @@ async fn another_content_type() {
     let app = App::start().await;
     let post = || app.client.post(&app.url).body("intent=increment");
     is_refused(&app, post(), 415, "content type").await;
-    for other in ["text/plain", "multipart/form-data; boundary=x", "application/json", "", "\u{1}"] {
-        let Ok(value) = header::HeaderValue::from_str(other) else { continue };
+    for other in ["text/plain", "multipart/form-data; boundary=x", "application/json", "", "\u{ff}"] {
+        let value = header::HeaderValue::from_bytes(other.as_bytes()).unwrap();
         is_refused(&app, post().header(header::CONTENT_TYPE, value), 415, "content type").await;
     }
 }
@@ -72,7 +72,7 @@ async fn a_body_of_over_4_kib() {
 #[tokio::test]
 async fn an_unknown_path_or_method() {
     let app = App::start().await;
-    for path in ["/nothing", "/count", "/%ff", "//", "/index.html", "/../etc/passwd"] {
+    for path in ["/nothing", "/count", "/%ff", "//", "/index.html", "/..%2fetc/passwd"] {
         is_refused(&app, app.client.get(format!("{}{path}", app.url)), 404, "nothing here").await;
     }
     for method in ["PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {

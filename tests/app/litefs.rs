@@ -1,0 +1,89 @@
+//! LiteFS's API, spoken by the test: for changes of role at a moment of its choosing. The database is a plain file.
+//! Real LiteFS is what the cluster's tests run.
+
+use std::time::Duration;
+
+use axum::{Json, Router, body::Body, extract::State, routing::get};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+/// What LiteFS says of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    Primary,
+    ReplicaOf(&'static str),
+    NoPrimary,
+    /// Nothing at all: it hangs.
+    Nothing,
+}
+
+pub struct LiteFs {
+    pub url: String,
+    says: watch::Sender<Says>,
+    serving: JoinHandle<()>,
+}
+
+impl LiteFs {
+    pub async fn start(says: Says) -> Self {
+        let (says, heard) = watch::channel(says);
+        let router = Router::new().route("/info", get(info)).route("/events", get(events)).with_state(heard);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { url, says, serving }
+    }
+
+    pub fn say(&self, says: Says) {
+        self.says.send_replace(says);
+    }
+
+    /// As when its process is killed.
+    pub async fn die(self) {
+        self.serving.abort();
+        let _ = self.serving.await;
+        drop(self.says);
+    }
+}
+
+fn lease(says: Says) -> Value {
+    match says {
+        Says::Primary => json!({"isPrimary": true}),
+        Says::ReplicaOf(primary) => json!({"isPrimary": false, "hostname": primary}),
+        Says::NoPrimary | Says::Nothing => json!({"isPrimary": false}),
+    }
+}
+
+async fn info(State(says): State<watch::Receiver<Says>>) -> Json<Value> {
+    let says = *says.borrow();
+    if says == Says::Nothing {
+        std::future::pending::<()>().await;
+    }
+    let lease = lease(says);
+    Json(
+        json!({"isPrimary": lease["isPrimary"], "primary": {"hostname": lease["hostname"].as_str().unwrap_or("")}}),
+    )
+}
+
+async fn events(State(mut says): State<watch::Receiver<Says>>) -> Body {
+    let (mut writer, reader) = tokio::io::duplex(4096);
+    tokio::spawn(async move {
+        let mut r#type = "init";
+        loop {
+            let now = *says.borrow_and_update();
+            if now != Says::Nothing {
+                let line = format!("{}\n", json!({"type": r#type, "data": lease(now)}));
+                if tokio::io::AsyncWriteExt::write_all(&mut writer, line.as_bytes()).await.is_err() {
+                    return;
+                }
+                r#type = "primaryChange";
+            }
+            if says.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    Body::from_stream(tokio_util::io::ReaderStream::new(reader))
+}
+
+/// What a change of role takes to arrive, at most, on a busy machine.
+pub const SOON: Duration = Duration::from_secs(15);
