@@ -62,11 +62,8 @@ async fn a_newer_version_waits_for_the_schema_and_migrates_once_it_is_primary() 
         other => Err(format!("{other:?}")),
     })
     .await;
-    eventually("the primary serves Sydney", SOON, async || {
-        let page = visitor.try_look().await?;
-        if page.instance == primary.id() && page.count == 1 { Ok(()) } else { Err(format!("{page:?}")) }
-    })
-    .await;
+    let page = visitor.look().await;
+    assert_eq!((page.instance.as_str(), page.count), (primary.id(), 1));
     assert!(visitor.click("increment").await);
     assert_eq!(visitor.look().await.count, 2);
     assert_eq!(migrated(replica), 0);
@@ -119,11 +116,18 @@ async fn a_new_replica_creates_no_database_and_is_served_by_the_primary_until_it
     cluster.network().cut_between(replica.address(), primary.address(), Fault::Silent);
     replica.start().await.unwrap();
 
-    eventually("the primary serves Amsterdam", SOON, async || {
-        let page = visitor.try_look().await?;
-        if page.instance == primary.id() && page.count == 1 { Ok(()) } else { Err(format!("{page:?}")) }
+    eventually("it hands its visitors to the primary", SOON, async || {
+        let page = Client::new().get(replica.url(8080)).send().await.map_err(|error| error.to_string())?;
+        let replay = page.headers().get("fly-replay").map(|replay| replay.to_str().unwrap().to_owned());
+        if replay == Some(format!("instance={};state=1", primary.id())) {
+            Ok(())
+        } else {
+            Err(format!("{replay:?}"))
+        }
     })
     .await;
+    let page = visitor.look().await;
+    assert_eq!((page.instance.as_str(), page.count), (primary.id(), 1));
     assert_eq!(health(replica).await.unwrap(), (StatusCode::OK, "OK\n".to_owned()));
     assert_eq!(databases_of(replica), 0, "the replica created a database of its own");
     assert_eq!(migrated(replica), 0);
@@ -152,11 +156,11 @@ async fn a_new_replica_without_a_primary_says_that_it_has_nothing_to_show() {
         other => Err(format!("{other:?}")),
     })
     .await;
-    assert_eq!(reason, "there is no database here yet, and no primary is known to get it from\n");
+    assert_eq!(reason, "the database is not here yet or too old, and no primary is known to get it from\n");
     let page = Client::new().get(replica.url(8080)).send().await.unwrap();
     assert_eq!(page.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(page.headers().contains_key("retry-after"));
-    assert!(page.text().await.unwrap().contains("At this moment no instance is primary"));
+    assert!(page.text().await.unwrap().contains("This instance has nothing to show yet"));
     assert_eq!(databases_of(replica), 0, "the replica created a database of its own");
 }
 
