@@ -44,10 +44,10 @@ pub fn times(short: usize, full: usize) -> usize {
 pub fn next_app() -> PathBuf {
     let (repository, copy) = (repository(), repository().join("target/next-version"));
     fs::create_dir_all(copy.join("migrations")).unwrap();
-    for folder in ["src", "static", "templates", "Cargo.lock"] {
-        let link = copy.join(folder);
+    for shared in ["src", "static", "templates", "build.rs"] {
+        let link = copy.join(shared);
         let _ = fs::remove_file(&link);
-        std::os::unix::fs::symlink(repository.join(folder), link).unwrap();
+        std::os::unix::fs::symlink(repository.join(shared), link).unwrap();
     }
     for file in fs::read_dir(repository.join("migrations")).unwrap() {
         let file = file.unwrap();
@@ -55,6 +55,8 @@ pub fn next_app() -> PathBuf {
     }
     let migration = copy.join("migrations/9000_next.sql");
     fs::write(migration, "create table next_version (id integer primary key) strict;\n").unwrap();
+    // A copy, since Cargo takes out of it what this one package does not need.
+    fs::copy(repository.join("Cargo.lock"), copy.join("Cargo.lock")).unwrap();
     // A name of its own, so that its program stands beside this version's; the library keeps its name.
     let manifest = fs::read_to_string(repository.join("Cargo.toml")).unwrap();
     let manifest = manifest
