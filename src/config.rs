@@ -54,7 +54,7 @@ pub struct Config {
     #[arg(long, env, value_name = "PRIMARY_REGION", hide_env = true)]
     pub primary_region: Option<Region>,
 
-    /// HOST:PORT of a second listener, for what only the private network may see. Not set: none
+    /// HOST:PORT of a second listener, for what only the private network may see (now: /healthcheck). Not set: none
     #[arg(long, env, value_name = "PRIVATE_ADDR", hide_env = true, value_parser = host_and_port)]
     pub private_addr: Option<String>,
 

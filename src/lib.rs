@@ -5,20 +5,21 @@
 //! - [`config`]: what the application is told at start
 //! - [`instance`]: which instance this is and what it may do; the only module that knows LiteFS and Fly
 //! - [`counter`]: the count; the only module that speaks SQL
-//! - [`web`]: pages and forms; the only module that speaks HTTP
+//! - [`web`]: pages and forms; the only module that visitors speak to
 //!
-//! # A click's way
+//! # The path of a click
 //!
 //! 1. A visitor in Sydney presses a button. Fly's proxy takes `POST /` to the nearest instance, where LiteFS's proxy
 //!    (port 8080) sees a write on a replica, and answers `fly-replay: instance=<the primary>`.
 //! 2. Fly's proxy sends the same request to the primary in San Jose. LiteFS's proxy there lets it through to this
-//!    application (port 8081), to `web::click`: is it a form of this page, with one intent?
+//!    application (port 8081). A layer turns away forms of other sites; `web::click` asks whether it is a form with one
+//!    intent, and `instance` whether it is this instance's to count.
 //! 3. `counter::Counter::apply` puts it into the writer's queue. The writer takes all clicks that wait, and commits
 //!    them in one transaction; LiteFS sees the commit and streams it to the replicas.
 //! 4. The visitor gets `303 See Other` to `/`, and from LiteFS's proxy the cookie `__txid`, the number of the
 //!    transaction.
 //! 5. The browser asks for `/`. In Sydney LiteFS's proxy holds the request until the replica has that transaction;
-//!    then `web::page` reads the count. The visitor sees the own click.
+//!    then `web::page` reads the count. The visitor sees their own click.
 
 pub mod config;
 pub mod counter;

@@ -68,22 +68,29 @@ impl Default for Options {
     /// the programs that `cargo build` and `cargo xtask setup` make.
     fn default() -> Self {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let program = |variable, built: &str| {
-            env::var_os(variable).map_or_else(|| repository.join(built), PathBuf::from)
-        };
+        let program = |variable, built: PathBuf| env::var_os(variable).map_or_else(|| built, PathBuf::from);
         let instances = [("sjc-1", "sjc"), ("sjc-2", "sjc"), ("ams-1", "ams"), ("syd-1", "syd")];
         Options {
             instances: instances.map(|(id, region)| (id.to_owned(), region.to_owned())).to_vec(),
             wan: false,
             restart: false,
-            app: program("APP_BIN", "target/debug/litefs-counter"),
-            litefs: program("LITEFS_BIN", ".cache/tools/bin/litefs"),
-            consul: program("CONSUL_BIN", ".cache/tools/bin/consul"),
+            app: program("APP_BIN", built_programs().join("litefs-counter")),
+            litefs: program("LITEFS_BIN", repository.join(".cache/tools/bin/litefs")),
+            consul: program("CONSUL_BIN", repository.join(".cache/tools/bin/consul")),
             repository,
             first_port: None,
             environment: Vec::new(),
         }
     }
+}
+
+/// Where Cargo puts programs: that of this program or, for a test, the folder above it. Thus `CARGO_TARGET_DIR` and
+/// profiles need no thought.
+#[must_use]
+pub fn built_programs() -> PathBuf {
+    let this = env::current_exe().unwrap_or_default();
+    let folder = this.parent().unwrap_or(Path::new("."));
+    if folder.ends_with("deps") { folder.join("..") } else { folder.to_owned() }
 }
 
 /// A running cluster. Dropping it ends it, and so does the end of this process, whatever ends it.

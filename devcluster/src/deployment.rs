@@ -67,7 +67,7 @@ impl Deployment {
                 }
                 "ENTRYPOINT" => {
                     entrypoint = serde_json::from_str(rest)
-                        .with_context(|| format!("Dockerfile: {rest:?} is no list of words in JSON"))?;
+                        .with_context(|| format!("Dockerfile: {rest:?} is not a list of words in JSON"))?;
                 }
                 _ => {}
             }
@@ -156,7 +156,7 @@ impl KillTimeout {
         };
         seconds
             .map(Duration::from_secs)
-            .context("fly.toml: kill_timeout is no number of seconds, nor 30s or 2m")
+            .context("fly.toml: kill_timeout is neither a number of seconds nor like 30s or 2m")
     }
 }
 

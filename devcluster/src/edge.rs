@@ -103,7 +103,7 @@ impl Edge {
     /// Starts to serve. Fails if the address is taken, or if the region's name cannot stand in a header.
     pub async fn start(entry: Entry) -> Result<Edge> {
         HeaderValue::from_str(&entry.region)
-            .with_context(|| format!("{:?} is no region's name", entry.region))?;
+            .with_context(|| format!("{:?} is not a region's name", entry.region))?;
         let listener = TcpListener::bind(entry.listen)
             .await
             .with_context(|| format!("the edge in {} cannot listen on {}", entry.region, entry.listen))?;

@@ -29,4 +29,4 @@ pub mod network;
 mod state_directory;
 pub mod status;
 
-pub use cluster::{Cluster, Options};
+pub use cluster::{Cluster, Options, built_programs};

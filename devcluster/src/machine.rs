@@ -129,7 +129,7 @@ async fn boot(plan: Plan, network: &Network) -> Result<Machine> {
     let mut says = BufReader::new(stdout).lines();
     let converse = async {
         let pid = says.next_line().await?.context("no namespaces: that needs root")?;
-        let pid = pid.parse().with_context(|| format!("{pid:?} is no process id"))?;
+        let pid = pid.parse().with_context(|| format!("{pid:?} is not a process id"))?;
         network.attach(pid, plan.address).await?;
         pipe.write_all(b"\n").await?;
         let ready = says.next_line().await?;

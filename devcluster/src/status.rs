@@ -56,8 +56,12 @@ impl fmt::Display for Role {
 /// Asks one instance.
 pub(crate) async fn of(instance: &Instance, proxy_port: u16, http: &reqwest::Client) -> InstanceStatus {
     let (litefs, proxy) = (instance.url(LITEFS_PORT), instance.url(proxy_port));
-    let (role, txid, is_healthy) =
-        tokio::join!(role(&litefs, http), txid(&litefs, http), is_healthy(&proxy, http));
+    let asked = async { tokio::join!(role(&litefs, http), txid(&litefs, http), is_healthy(&proxy, http)) };
+    // Packets to a machine that is off vanish: it would not answer, and only after a time.
+    let (role, txid, is_healthy) = match instance.state() {
+        State::Stopped | State::Crashed => (None, None, false),
+        State::Running | State::Stopping => asked.await,
+    };
     InstanceStatus {
         id: instance.id().to_owned(),
         region: instance.region().to_owned(),

@@ -78,14 +78,13 @@ impl Reader {
     }
 
     async fn check_schema(&self) -> Result<(), ReadError> {
-        let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
-        let applied = sqlx::query_scalar("select max(version) from _sqlx_migrations where success");
-        let applied: Option<i64> = match applied.fetch_one(&self.pool).await {
+        let applied = sqlx::query_scalar("select version from _sqlx_migrations where success");
+        let applied: Vec<i64> = match applied.fetch_all(&self.pool).await {
             Ok(applied) => applied,
-            Err(error) if is_absent(&error) => None,
+            Err(error) if is_absent(&error) => Vec::new(),
             Err(error) => return Err(error.into()),
         };
-        if applied < newest {
+        if !MIGRATIONS.iter().all(|migration| applied.contains(&migration.version)) {
             return Err(ReadError::Behind);
         }
         self.is_current.store(true, Ordering::Relaxed);

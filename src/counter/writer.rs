@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{ClickError, Database, Intent, MIGRATIONS};
-use crate::instance::{Instance, Observed, Role};
+use crate::instance::{Instance, InstanceId, Observed, Role};
 
 /// The most clicks in one transaction: it bounds how long the first of them waits for the last.
 const BATCH: usize = 1024;
@@ -83,15 +83,12 @@ impl Writer {
 
     /// Comes back with `Continue` once this instance may write, with `Break` once it is told to close.
     async fn wait_for_lease(&mut self) -> ControlFlow<()> {
+        let mut announced = Announced::default();
         while !self.closing.is_cancelled() {
             match &*self.role.borrow_and_update() {
                 Ok(Role::Standalone | Role::Primary) => return ControlFlow::Continue(()),
-                Ok(Role::Replica { primary }) => info!(
-                    "Instance ({}) in {} is not primary (the primary instance is {primary}). Skipping migrations.",
-                    self.instance.id(),
-                    self.instance.region()
-                ),
-                Ok(Role::NoPrimary) => info!("No primary is known. Reading works, writing resumes with one."),
+                Ok(Role::Replica { primary }) => announced.replica_of(primary, &self.instance),
+                Ok(Role::NoPrimary) => announced.no_primary(),
                 Err(unreachable) => warn!(%unreachable, "The role is not known."),
             }
             self.writing.send_replace(Writing::No);
@@ -149,6 +146,33 @@ impl Writer {
     fn queue_is_refused(&mut self) {
         while let Ok(click) = self.queue.try_recv() {
             click.tell(Err(ClickError::NotWriting));
+        }
+    }
+}
+
+/// What the log has said since this instance was last primary. While a primary is dead and its lease has not run out,
+/// LiteFS names it, and then nobody, once a second: that is one event, and one line.
+#[derive(Default)]
+struct Announced {
+    primary: Option<InstanceId>,
+    nobody: bool,
+}
+
+impl Announced {
+    fn replica_of(&mut self, primary: &InstanceId, this: &Instance) {
+        if self.primary.as_ref() != Some(primary) {
+            *self = Self { primary: Some(primary.clone()), nobody: false };
+            let (id, region) = (this.id(), this.region());
+            info!(
+                "Instance ({id}) in {region} is not primary (the primary instance is {primary}). Skipping migrations."
+            );
+        }
+    }
+
+    fn no_primary(&mut self) {
+        if !self.nobody {
+            self.nobody = true;
+            info!("No primary is known. Reading works, writing resumes with one.");
         }
     }
 }

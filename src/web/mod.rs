@@ -76,7 +76,7 @@ pub fn router(counter: Arc<Counter>, instance: Instance) -> Router {
         .fallback(async || Error::NotFound)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        // Forms of other sites; what sends neither Origin nor Sec-Fetch-Site, curl say, is no browser with a victim.
+        // Forms of other sites; what sends neither Origin nor Sec-Fetch-Site, curl say, is not a browser that could be misused.
         .layer(CsrfLayer::new().with_rejection_response(|_| Error::CrossOrigin.into_response()))
         .layer(map_response(headers))
         .with_state(Arc::new(App { counter, instance }))

@@ -8,8 +8,11 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result, bail};
-use devcluster::{Cluster, Options, instance::Instance};
+use anyhow::{Result, anyhow, bail, ensure};
+use devcluster::{
+    Cluster, Options,
+    instance::{Instance, State},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -33,10 +36,10 @@ pub struct Args {
 
 const HELP: &str = "\
 status            every instance's state, role, health and transaction number
-kill ID           its machine loses its power
+kill ID           all its processes end at once, and their connections close
 stop ID           as a deploy stops it: SIGTERM, then some time to end
 start ID          starts it again, with its volume as it was
-cut ID, heal ID   its packets vanish without a word; the network is back
+cut ID, heal ID   its packets vanish without a word (`status` still asks it); they are back
 restart on|off    whether crashed instances come back by themselves, as on Fly
 log ID            the last lines that it wrote
 quit              ends everything, as Ctrl-C does";
@@ -44,7 +47,7 @@ quit              ends everything, as Ctrl-C does";
 /// Lines of a log that are shown.
 const LOG_LINES: usize = 20;
 
-/// Runs until Ctrl-C, `quit` or the end of its input.
+/// Runs until Ctrl-C, SIGTERM or `quit`; at a terminal also until the end of its input.
 pub async fn run(args: Args) -> Result<()> {
     if !root::is_elevated() {
         setup::cluster()?;
@@ -106,8 +109,9 @@ async fn obey(cluster: &Cluster, line: &str) -> Result<String> {
             Ok(format!("{id} is off. `start {id}` starts it again."))
         }
         ["stop", id] => {
-            let asked = Instant::now();
-            find(cluster, id)?.stop().await?;
+            let (asked, instance) = (Instant::now(), find(cluster, id)?);
+            ensure!(instance.state() == State::Running, "{id} is not running.");
+            instance.stop().await?;
             Ok(format!("{id} ended in {:.1} s.", asked.elapsed().as_secs_f64()))
         }
         ["start", id] => {
@@ -137,13 +141,21 @@ async fn obey(cluster: &Cluster, line: &str) -> Result<String> {
             let last = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
             Ok(format!("{last}\n(all of it: {})", instance.log_file().display()))
         }
-        _ => bail!("{:?} is no command.\n{HELP}", line.trim()),
+        ["kill" | "stop" | "start" | "cut" | "heal" | "log", ..] => {
+            bail!("{} needs one ID: {}", words[0], ids(cluster))
+        }
+        ["restart", ..] => bail!("restart needs on or off"),
+        _ => bail!("{:?} is not a command.\n{HELP}", line.trim()),
     }
 }
 
 fn find<'a>(cluster: &'a Cluster, id: &str) -> Result<&'a Arc<Instance>> {
-    let known: Vec<&str> = cluster.instances().iter().map(|instance| instance.id()).collect();
-    cluster.instance(id).with_context(|| format!("the instances are {}", known.join(", ")))
+    cluster.instance(id).map_err(|error| anyhow!("{error}; the instances are {}", ids(cluster)))
+}
+
+fn ids(cluster: &Cluster) -> String {
+    let ids: Vec<&str> = cluster.instances().iter().map(|instance| instance.id()).collect();
+    ids.join(", ")
 }
 
 async fn status(cluster: &Cluster) -> String {

@@ -1,4 +1,4 @@
-//! The programs that the cluster and the browser need. What the machine has is used, what it lacks is installed:
+//! The programs that the cluster needs. What the machine has is used, what it lacks is installed:
 //! from the system's packages, or into `.cache/tools` of the checkout, which CI may keep between runs.
 
 use std::{
@@ -23,14 +23,6 @@ pub struct ClusterTools {
     pub consul: PathBuf,
 }
 
-/// What drives a page as a person does.
-pub struct Browser {
-    /// Chromium or Chrome.
-    pub chromium: PathBuf,
-    /// The `WebDriver` that belongs to it.
-    pub chromedriver: PathBuf,
-}
-
 /// The version that the Dockerfile's image holds.
 const LITEFS: &str = "v0.5.14";
 /// The oldest Go that LiteFS's go.mod takes: 1.21.
@@ -39,10 +31,7 @@ const OLDEST_GO: u32 = 21;
 /// Makes everything ready, and says where it is.
 pub fn run() -> Result<()> {
     let ClusterTools { litefs, consul } = cluster()?;
-    let Browser { chromium, chromedriver } = browser()?;
-    let [litefs, consul, chromium, chromedriver] =
-        [&litefs, &consul, &chromium, &chromedriver].map(|path| path.display());
-    println!("ready: {litefs}, {consul}, {chromium}, {chromedriver}");
+    println!("ready: {}, {}", litefs.display(), consul.display());
     Ok(())
 }
 
@@ -54,21 +43,6 @@ pub fn cluster() -> Result<ClusterTools> {
         Need { file: "nsenter", package: "util-linux", reason: "the instances' namespaces" },
     ])?;
     Ok(ClusterTools { litefs: link("litefs", &litefs()?)?, consul: link("consul", &consul()?)? })
-}
-
-/// What tests in a browser and screenshots need.
-pub fn browser() -> Result<Browser> {
-    let chromium = || ["chromium", "google-chrome"].into_iter().find_map(apt::find);
-    if chromium().is_none() {
-        let reason = "pages as people see them";
-        apt::install(&[Need { file: "chromium", package: "chromium", reason }])?;
-    }
-    let reason = "driving Chromium";
-    apt::install(&[Need { file: "chromedriver", package: "chromium-driver", reason }])?;
-    Ok(Browser {
-        chromium: chromium().context("Chromium was installed, but is not on PATH")?,
-        chromedriver: apt::find("chromedriver").context("chromedriver was installed, but is not on PATH")?,
-    })
 }
 
 fn litefs() -> Result<PathBuf> {

@@ -57,9 +57,7 @@ fn cluster(args: &Args) -> Result<()> {
             // Cargo builds as the user; only the tests themselves are root.
             test.arg("--config").arg(format!("target.'cfg(unix)'.runner = [{}]", runner.join(", ")));
         }
-        test.env("LITEFS_BIN", tools.litefs)
-            .env("CONSUL_BIN", tools.consul)
-            .env("APP_BIN", checkout().join("target/debug/litefs-counter"));
+        test.env("LITEFS_BIN", tools.litefs).env("CONSUL_BIN", tools.consul);
         select(test, args);
         test.arg("--test-threads=1");
     })

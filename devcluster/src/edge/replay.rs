@@ -92,7 +92,7 @@ fn duration(value: &str) -> Result<Duration, String> {
         Some(number) => (number, Duration::from_millis(1)),
         None => (value.strip_suffix('s').unwrap_or_default(), Duration::from_secs(1)),
     };
-    let number: u32 = number.parse().map_err(|_| format!("{value:?} is no duration like 10s or 800ms"))?;
+    let number: u32 = number.parse().map_err(|_| format!("{value:?} is not a duration like 10s or 800ms"))?;
     Ok(unit * number)
 }
 

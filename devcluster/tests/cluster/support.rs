@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devcluster::{Cluster, Options, instance::Instance, status::Role};
+use devcluster::{Cluster, Options, built_programs, instance::Instance, status::Role};
 use reqwest::{Client, Response, StatusCode, header, redirect::Policy};
 
 /// Ten seconds of Consul's session, twice that until it is reaped, LiteFS's delays, and a slow machine.
@@ -53,7 +53,8 @@ pub fn next_app() -> PathBuf {
         let file = file.unwrap();
         fs::copy(file.path(), copy.join("migrations").join(file.file_name())).unwrap();
     }
-    let migration = copy.join("migrations/9000_next.sql");
+    // Numbered below the others, as one from a branch that was merged late: each counts, not the newest alone.
+    let migration = copy.join("migrations/0000_next.sql");
     fs::write(migration, "create table next_version (id integer primary key) strict;\n").unwrap();
     // A copy, since Cargo takes out of it what this one package does not need.
     fs::copy(repository.join("Cargo.lock"), copy.join("Cargo.lock")).unwrap();
@@ -64,14 +65,14 @@ pub fn next_app() -> PathBuf {
         .replace(r#"members = ["devcluster", "xtask"]"#, "members = []")
         .replace("[lints]", "[lib]\nname = \"litefs_counter\"\n\n[lints]");
     fs::write(copy.join("Cargo.toml"), manifest).unwrap();
-    let target = repository.join("target");
+    let programs = built_programs();
     let build = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--offline", "--target-dir"])
-        .arg(&target)
+        .arg(programs.join(".."))
         .current_dir(&copy)
         .status();
     assert!(build.unwrap().success(), "the next version does not build");
-    target.join("debug/litefs-counter-next")
+    programs.join("litefs-counter-next")
 }
 
 fn repository() -> PathBuf {
