@@ -144,7 +144,10 @@ fn invalid(text: &str) -> InvalidTxid {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{LiteFs, Settings},
+        *,
+    };
 
     #[test]
     fn a_position_is_read_as_litefs_writes_it() {
@@ -154,6 +157,36 @@ mod tests {
         for bad in ["", "1f", "+00000000000001f", "000000000000001f", "000000000000001g/0000000000000000"] {
             assert!(bad.parse::<Position>().is_err(), "{bad:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_transaction_is_waited_for_and_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let pos = folder.path().join("sqlite.db-pos");
+        let instance = Instance::start(Settings {
+            id: "a".parse().unwrap(),
+            region: "sjc".parse().unwrap(),
+            app: None,
+            primary_region: None,
+            litefs: Some(LiteFs {
+                dir: folder.path().to_owned(),
+                database: "sqlite.db".to_owned(),
+                url: "http://127.0.0.1:1".to_owned(),
+            }),
+        });
+        assert_eq!(instance.position().await.unwrap(), None);
+
+        let late = instance.reach(Txid(2), Duration::from_millis(20)).await;
+        assert!(matches!(late, Err(WaitError::Late { wanted: Txid(2), reached: None, .. })), "{late:?}");
+
+        std::fs::write(&pos, "0000000000000001/8000000000000000\n").unwrap();
+        let reached = instance.reach(Txid(2), Duration::from_secs(20));
+        let arrival = async { std::fs::write(&pos, "0000000000000002/8000000000000000\n").unwrap() };
+        let (reached, ()) = tokio::join!(reached, arrival);
+        reached.unwrap();
+
+        std::fs::write(&pos, "not a position").unwrap();
+        assert!(matches!(instance.reach(Txid(2), Duration::from_secs(20)).await, Err(WaitError::Io(_))));
     }
 
     #[test]

@@ -2,5 +2,6 @@
 
 mod migrations;
 mod outages;
+mod second_app;
 mod support;
 mod visitors;

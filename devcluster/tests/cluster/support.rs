@@ -75,6 +75,14 @@ pub fn next_app() -> PathBuf {
     programs.join("litefs-counter-next")
 }
 
+/// Another application, which has nothing of this one but the instance module.
+pub fn second_app() -> PathBuf {
+    let build = ["build", "--quiet", "--locked", "--package", "litefs-counter", "--example", "second_app"];
+    let build = Command::new(env!("CARGO")).args(build).current_dir(repository()).status();
+    assert!(build.unwrap().success(), "the example does not build");
+    built_programs().join("examples/second_app")
+}
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
