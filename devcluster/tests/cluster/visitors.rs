@@ -55,7 +55,7 @@ async fn a_write_on_a_replica_is_replayed_to_the_primary_by_the_proxy_and_by_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_visitor_on_a_slow_replica_sees_the_own_click_at_once() {
+async fn a_visitor_on_a_slow_replica_sees_their_own_click_at_once() {
     let cluster = start().await;
     let primary = primary(&cluster).await;
     let replica = cluster.instance("syd-1").unwrap();
