@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{root, run_quietly};
 
-/// Where Debian's packages come from, where the system's own sources name no Debian mirror.
-const MIRROR: &str = "http://deb.debian.org/debian";
+/// Debian's mirrors, as Debian and Ubuntu know them: for systems whose own sources name none.
+const MIRRORS: &str = "/usr/share/python-apt/templates/Debian.info";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A program or file of the system, and what it is needed for.
@@ -60,7 +60,7 @@ pub fn unpack(release: &str, packages: &[&str], into: &Path) -> Result<()> {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
     let sources = apt.join("sources.list");
-    let source = format!("deb [signed-by={KEYRING}] {} {release} main\n", mirror());
+    let source = format!("deb [signed-by={KEYRING}] {} {release} main\n", mirror()?);
     fs::write(&sources, source).with_context(|| format!("cannot write {}", sources.display()))?;
 
     let apt_get = |words: &[&str]| {
@@ -98,13 +98,22 @@ pub fn find(file: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(file)).find(|candidate| candidate.is_file())
 }
 
-/// The Debian mirror that this machine uses anyway.
-fn mirror() -> String {
+/// The Debian mirror that this machine uses anyway, or else the one that its distribution names.
+fn mirror() -> Result<String> {
     let listed =
         Command::new("apt-get").args(["indextargets", "--format", "$(SITE)", "Label: Debian"]).output();
     let listed =
         listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    listed.lines().next().unwrap_or(MIRROR).to_owned()
+    if let Some(site) = listed.lines().next() {
+        return Ok(site.to_owned());
+    }
+    install(&[Need { file: MIRRORS, package: "python-apt-common", reason: "where Debian's packages are" }])?;
+    let known = fs::read_to_string(MIRRORS).with_context(|| format!("cannot read {MIRRORS}"))?;
+    first_mirror(&known).map(str::to_owned).with_context(|| format!("{MIRRORS} names no mirror"))
+}
+
+fn first_mirror(known: &str) -> Option<&str> {
+    known.lines().find_map(|line| line.strip_prefix("BaseURI:")).map(|uri| uri.trim().trim_end_matches('/'))
 }
 
 fn remove(folder: &Path) -> Result<()> {
@@ -112,4 +121,17 @@ fn remove(folder: &Path) -> Result<()> {
         return Ok(());
     }
     fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_is_found_in_what_the_distribution_knows() {
+        let known =
+            "ChangelogURI: x\n\nSuite: {series}\nBaseURI: https://mirror.example/debian/\nMirrorsFile: y\n";
+        assert_eq!(first_mirror(known), Some("https://mirror.example/debian"));
+        assert_eq!(first_mirror("Suite: x\n"), None);
+    }
 }
