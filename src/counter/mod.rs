@@ -33,8 +33,8 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     migrations
 });
 
-/// Clicks that wait for their transaction. At some 300 bytes each, a full queue is well under a megabyte; at the
-/// rate of a LiteFS primary it is worked off in a fraction of a second.
+/// Clicks that wait for their transaction. With its answer's channel each takes some hundred bytes, so that a full
+/// queue stays around a megabyte; it is worked off in four transactions.
 const QUEUE: usize = 4096;
 
 /// The count, to read and to change.
