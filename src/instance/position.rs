@@ -162,7 +162,11 @@ mod tests {
     #[tokio::test]
     async fn a_transaction_is_waited_for_and_not_for_ever() {
         let folder = tempfile::tempdir().unwrap();
-        let pos = folder.path().join("sqlite.db-pos");
+        // In one step, as LiteFS's own file changes: it is never seen half written.
+        let move_to = |position: &str| {
+            std::fs::write(folder.path().join("new"), position).unwrap();
+            std::fs::rename(folder.path().join("new"), folder.path().join("sqlite.db-pos")).unwrap();
+        };
         let instance = Instance::start(Settings {
             id: "a".parse().unwrap(),
             region: "sjc".parse().unwrap(),
@@ -179,13 +183,13 @@ mod tests {
         let late = instance.reach(Txid(2), Duration::from_millis(20)).await;
         assert!(matches!(late, Err(WaitError::Late { wanted: Txid(2), reached: None, .. })), "{late:?}");
 
-        std::fs::write(&pos, "0000000000000001/8000000000000000\n").unwrap();
+        move_to("0000000000000001/8000000000000000\n");
         let reached = instance.reach(Txid(2), Duration::from_secs(20));
-        let arrival = async { std::fs::write(&pos, "0000000000000002/8000000000000000\n").unwrap() };
+        let arrival = async { move_to("0000000000000002/8000000000000000\n") };
         let (reached, ()) = tokio::join!(reached, arrival);
         reached.unwrap();
 
-        std::fs::write(&pos, "not a position").unwrap();
+        move_to("not a position");
         assert!(matches!(instance.reach(Txid(2), Duration::from_secs(20)).await, Err(WaitError::Io(_))));
     }
 
