@@ -35,6 +35,8 @@ pub fn prefix() -> Vec<OsString> {
     // sudo replaces PATH even where it keeps the environment.
     let mut path = OsString::from("PATH=");
     path.push(env::var_os("PATH").unwrap_or_default());
+    // Where root's programs are, which are not on every user's PATH: pivot_root is one.
+    path.push(":/usr/sbin:/sbin");
     let elevated = OsString::from(format!("{ELEVATED}=1"));
     ["sudo", "-E", "env"].map(OsString::from).into_iter().chain([path, elevated]).collect()
 }
