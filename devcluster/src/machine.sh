@@ -36,6 +36,8 @@ done
 mount -t tmpfs -o mode=755 programs usr/local/bin
 
 mount -t proc proc proc
+mkdir -p sys/fs/fuse/connections
+mount -t fusectl connections sys/fs/fuse/connections
 echo "$hostname" >proc/sys/kernel/hostname
 for device in fuse full null random tty urandom zero; do
     touch "dev/$device"
@@ -69,5 +71,17 @@ done
 pivot_root . .
 umount -l .
 echo ready
-# As process 1: when it ends, the kernel ends all others.
-exec cat >/dev/null
+cat >/dev/null
+
+# This is process 1: when it ends, the kernel ends all others, and waits for them. Now and then it would wait for ever:
+# LiteFS that is killed in the middle of a write waits for a page that only LiteFS could write. What is left of its
+# mount is therefore given up, once nothing runs that could notice.
+kill -s KILL -1 2>/dev/null || true
+while read -r mount; do
+    case $mount in
+    *" - fuse "* | *" - fuse."*)
+        device=${mount#* * } device=${device%% *}
+        echo 1 >"/sys/fs/fuse/connections/${device#*:}/abort" || true
+        ;;
+    esac
+done </proc/self/mountinfo

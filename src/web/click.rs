@@ -3,30 +3,29 @@
 use std::sync::Arc;
 
 use axum::{
-    body::{Bytes, HttpBody},
-    extract::{FromRequest, Request, State},
+    body::Bytes,
+    extract::State,
     http::{HeaderMap, header},
     response::{IntoResponse, Redirect, Response},
 };
 use percent_encoding::percent_decode;
 
 use super::{
-    App, LARGEST_BODY,
+    App,
     error::{self, Error},
 };
 use crate::counter::{ClickError, Intent};
 
 /// `POST /`
-pub(super) async fn count(State(app): State<Arc<App>>, request: Request) -> Result<Response, Error> {
-    let headers = request.headers().clone();
-    // Before the body is read: a client that waits for leave to send it is spared that.
+pub(super) async fn count(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    form: Bytes,
+) -> Result<Response, Error> {
     if !is_form(&headers) {
         return Err(Error::NotAForm);
     }
-    if request.body().size_hint().lower() > LARGEST_BODY as u64 {
-        return Err(Error::TooLarge);
-    }
-    let intent = intent(&Bytes::from_request(request, &()).await?)?;
+    let intent = intent(&form)?;
     // LiteFS's proxy sends writes to the primary. A change of primary can come between, and so can a client that
     // goes around the proxy.
     if let Some(elsewhere) = app.primary_for(&headers).await? {

@@ -2,12 +2,11 @@
 
 use askama::Template;
 use axum::{
-    extract::rejection::BytesRejection,
     http::{HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
 
-use super::LARGEST_BODY;
+use super::body;
 use crate::{
     counter::{ClickError, ReadError},
     instance::{Nowhere, Replay},
@@ -23,9 +22,9 @@ pub(super) enum Error {
     #[error("Clicks come as a form, of content type application/x-www-form-urlencoded.")]
     NotAForm,
     /// `413`
-    #[error("The form is larger than {LARGEST_BODY} bytes.")]
+    #[error("The form is larger than {} bytes.", body::LARGEST)]
     TooLarge,
-    /// `400`: the body ended before its length, or its encoding is broken.
+    /// `400`: the body ended before its length, took too long, or its encoding is broken.
     #[error("The request's body did not arrive whole.")]
     Truncated,
     /// `403`
@@ -146,12 +145,6 @@ impl From<Nowhere> for Error {
             Nowhere::TooManyHops => Self::HandedOn,
             Nowhere::Unreachable(_) => Self::Silent,
         }
-    }
-}
-
-impl From<BytesRejection> for Error {
-    fn from(rejection: BytesRejection) -> Self {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE { Self::TooLarge } else { Self::Truncated }
     }
 }
 

@@ -4,8 +4,10 @@
 //! - `page`: `GET /`
 //! - `click`: `POST /`
 //! - `health`: `GET /healthcheck`
+//! - `body`: a request's body, read before anything answers
 //! - `error`: every answer that is not the page, as a page
 
+mod body;
 mod click;
 mod error;
 mod health;
@@ -15,9 +17,8 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
     http::{HeaderMap, HeaderName, HeaderValue, header},
-    middleware::map_response,
+    middleware::{from_fn, map_response},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -31,8 +32,6 @@ use crate::{
 };
 use error::Error;
 
-/// The largest body of a form, in bytes. A click needs 16.
-const LARGEST_BODY: usize = 4096;
 /// How long a request that needs the primary waits until there is one that is ready. LiteFS's proxy waits as long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -75,9 +74,9 @@ pub fn router(counter: Arc<Counter>, instance: Instance) -> Router {
         .route("/favicon.svg", get(async || asset("image/svg+xml", include_str!("../../static/favicon.svg"))))
         .fallback(async || Error::NotFound)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
         // Forms of other sites; what sends neither Origin nor Sec-Fetch-Site, curl say, is not a browser that could be misused.
         .layer(CsrfLayer::new().with_rejection_response(|_| Error::CrossOrigin.into_response()))
+        .layer(from_fn(body::read_whole))
         .layer(map_response(headers))
         .with_state(Arc::new(App { counter, instance }))
 }

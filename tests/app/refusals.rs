@@ -1,6 +1,13 @@
 //! What is not served: each answer says why, in the application's design, and changes nothing.
 
+use std::time::Duration;
+
 use reqwest::{Method, RequestBuilder, StatusCode, header};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time,
+};
 
 use crate::helpers::App;
 
@@ -67,6 +74,31 @@ async fn a_body_of_over_4_kib() {
 
     is_refused(&app, post(padded(4097)), 413, "larger than 4096 bytes").await;
     assert_eq!(post(padded(4096)).send().await.unwrap().status(), StatusCode::SEE_OTHER);
+}
+
+/// As LiteFS's proxy does, which says 502 where the connection ends before it has sent all.
+#[tokio::test]
+async fn whoever_sends_a_large_body_to_its_end_reads_why_it_was_refused() {
+    let app = App::start().await;
+    for request in [
+        format!("POST / HTTP/1.1\r\ncontent-type: {FORM}"),
+        "POST / HTTP/1.1\r\ncontent-type: text/plain".to_owned(),
+        format!("POST / HTTP/1.1\r\norigin: http://evil.example\r\ncontent-type: {FORM}"),
+        "POST /nothing HTTP/1.1".to_owned(),
+    ] {
+        let mut client = TcpStream::connect(app.url.trim_start_matches("http://")).await.unwrap();
+        let head =
+            format!("{request}\r\nhost: counter\r\nconnection: close\r\ncontent-length: 900000\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..90 {
+            client.write_all(&[b'x'; 10_000]).await.unwrap_or_else(|error| panic!("{request}: {error}"));
+            time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap_or_else(|error| panic!("{request}: {error}"));
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{request}: {answer}");
+    }
+    assert_eq!(app.count().await, 0);
 }
 
 #[tokio::test]
