@@ -4,7 +4,12 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
 };
+
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap()
+}
 
 /// Its output is kept open: an example that prints into a closed pipe ends.
 struct Running(Child, Option<BufReader<ChildStdout>>);
@@ -35,7 +40,7 @@ fn start(environment: &[(&str, &str)]) -> (Running, String) {
 #[tokio::test]
 async fn another_application_knows_who_it_is_and_writes_where_it_may() {
     let (_running, url) = start(&[("FLY_MACHINE_ID", "abc123"), ("FLY_REGION", "ams")]);
-    let client = reqwest::Client::new();
+    let client = client();
 
     let who = client.get(&url).send().await.unwrap().text().await.unwrap();
     assert_eq!(who, "abc123 in ams: standalone\n");
@@ -47,7 +52,7 @@ async fn another_application_knows_who_it_is_and_writes_where_it_may() {
 async fn without_an_answer_of_litefs_it_takes_no_role_and_no_notes() {
     // Nobody listens at port 1.
     let (_running, url) = start(&[("LITEFS_DIR", "/litefs"), ("LITEFS_URL", "http://127.0.0.1:1")]);
-    let client = reqwest::Client::new();
+    let client = client();
 
     let who = client.get(&url).send().await.unwrap().text().await.unwrap();
     assert!(who.contains("LiteFS does not answer at http://127.0.0.1:1"), "{who}");

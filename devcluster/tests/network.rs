@@ -210,7 +210,7 @@ impl World {
         let directory = TempDir::new()?;
         let network = Arc::new(Network::start().await?);
         let visitor = network.new_host_address().await?;
-        let http = reqwest::Client::builder().no_proxy().build()?;
+        let http = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
         let consul =
             Consul::new(Options::default().consul, directory.path().join("consul"), network.clone(), http);
         consul.start().await?;

@@ -1,6 +1,6 @@
 //! One application, really started, on a free port, with a database of its own.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
 use litefs_counter::{Server, config::Config};
@@ -9,6 +9,9 @@ use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// No answer takes this long unless it hangs.
+const LONGEST: Duration = Duration::from_secs(30);
 
 pub struct App {
     /// `http://127.0.0.1:PORT`
@@ -39,7 +42,7 @@ impl App {
         let private_url = server.private_address().map(|address| format!("http://{address}"));
         let stop = CancellationToken::new();
         let serving = tokio::spawn(server.run(stop.clone()));
-        let client = Client::builder().redirect(Policy::none()).build().unwrap();
+        let client = Client::builder().redirect(Policy::none()).timeout(LONGEST).build().unwrap();
         Self { url, private_url, client, folder, stop, serving }
     }
 

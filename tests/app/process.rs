@@ -4,18 +4,28 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     os::unix::ffi::OsStrExt,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
+/// Nothing takes this long unless it hangs.
+const SOON: Duration = Duration::from_secs(20);
+
 /// A running `litefs-counter`, killed at the end of the test whatever happens.
 struct Process {
     child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-    seen: Vec<String>,
+    log: Log,
     folder: TempDir,
+}
+
+/// What a process has said, in whatever order: its tasks write side by side.
+struct Log {
+    lines: mpsc::Receiver<String>,
+    seen: Vec<String>,
 }
 
 fn command() -> (Command, TempDir) {
@@ -31,20 +41,12 @@ impl Process {
         let (mut command, folder) = command();
         command.envs(environment.iter().copied()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines, seen: Vec::new(), folder }
+        let log = Log::of(child.stdout.take().unwrap());
+        Self { child, log, folder }
     }
 
-    /// The first line from now on that holds `text`.
     fn wait_for_line(&mut self, text: &str) -> String {
-        for line in self.lines.by_ref() {
-            self.seen.push(line.unwrap());
-            let line = &self.seen[self.seen.len() - 1];
-            if line.contains(text) {
-                return line.clone();
-            }
-        }
-        panic!("the process ended without {text:?}: {:#?}", self.seen);
+        self.log.wait_for(text)
     }
 
     fn address(&mut self) -> String {
@@ -54,6 +56,47 @@ impl Process {
 
     fn signal(&self, name: &str) {
         signal(&self.child, name);
+    }
+}
+
+impl Log {
+    /// A thread reads along, so that waiting has a deadline.
+    fn of(output: impl Read + Send + 'static) -> Self {
+        let (said, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if said.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { lines, seen: Vec::new() }
+    }
+
+    /// The first line that holds `text`, whether it was said already or not.
+    fn wait_for(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + SOON;
+        loop {
+            if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(why) => panic!("no line with {text:?} ({why}): {:#?}", self.seen),
+            }
+        }
+    }
+}
+
+/// How `child` ended. One that does not end is a failure, and no test that hangs.
+fn end_of(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "it does not end");
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -97,7 +140,7 @@ fn sigterm_and_sigint_stop_it_in_order() {
 
         process.signal(signal);
         let told = Instant::now();
-        let status = process.child.wait().unwrap();
+        let status = end_of(&mut process.child);
 
         assert!(status.success(), "SIG{signal}: {status}");
         assert!(told.elapsed() < Duration::from_secs(3), "SIG{signal} took {:?}", told.elapsed());
@@ -188,7 +231,7 @@ fn it_stops_in_order_even_when_nobody_reads_its_log_any_more() {
     drop(lines);
 
     signal(&child, "TERM");
-    assert!(child.wait().unwrap().success());
+    assert!(end_of(&mut child).success());
 }
 
 #[test]

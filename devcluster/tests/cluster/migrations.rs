@@ -13,8 +13,12 @@ fn migrated(instance: &Arc<Instance>) -> usize {
     instance.log().matches(MIGRATING).count()
 }
 
+fn client() -> Client {
+    Client::builder().timeout(SOON).build().unwrap()
+}
+
 async fn health(instance: &Arc<Instance>) -> Result<(StatusCode, String), String> {
-    let answer = Client::new().get(format!("{}/healthcheck", instance.url(8080))).send().await;
+    let answer = client().get(format!("{}/healthcheck", instance.url(8080))).send().await;
     let answer = answer.map_err(|error| error.to_string())?;
     Ok((answer.status(), answer.text().await.unwrap()))
 }
@@ -117,7 +121,7 @@ async fn a_new_replica_creates_no_database_and_is_served_by_the_primary_until_it
     replica.start().await.unwrap();
 
     eventually("it hands its visitors to the primary", SOON, async || {
-        let page = Client::new().get(replica.url(8080)).send().await.map_err(|error| error.to_string())?;
+        let page = client().get(replica.url(8080)).send().await.map_err(|error| error.to_string())?;
         let replay = page.headers().get("fly-replay").map(|replay| replay.to_str().unwrap().to_owned());
         if replay == Some(format!("instance={};state=1", primary.id())) {
             Ok(())
@@ -157,7 +161,7 @@ async fn a_new_replica_without_a_primary_says_that_it_has_nothing_to_show() {
     })
     .await;
     assert_eq!(reason, "the database is not here yet or too old, and no primary is known to get it from\n");
-    let page = Client::new().get(replica.url(8080)).send().await.unwrap();
+    let page = client().get(replica.url(8080)).send().await.unwrap();
     assert_eq!(page.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(page.headers().contains_key("retry-after"));
     assert!(page.text().await.unwrap().contains("This instance has nothing to show yet"));

@@ -13,7 +13,7 @@ async fn another_application_with_the_instance_module_finds_its_way() {
     replica.stop().await.unwrap();
     replica.set_app(second_app());
     replica.start().await.unwrap();
-    let client = Client::builder().redirect(Policy::none()).build().unwrap();
+    let client = Client::builder().redirect(Policy::none()).timeout(SOON).build().unwrap();
     let get = async |path: &str| client.get(format!("{}{path}", replica.url(8080))).send().await;
 
     let primary = cluster.instance("sjc-1").unwrap();

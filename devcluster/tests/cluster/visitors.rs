@@ -4,7 +4,7 @@ use devcluster::{Cluster, Options};
 use reqwest::{Client, StatusCode, redirect::Policy};
 use tokio::task::JoinSet;
 
-use crate::support::{Visitor, everywhere, page_of, primary, start, times};
+use crate::support::{SOON, Visitor, everywhere, page_of, primary, start, times};
 
 const REGIONS: [&str; 3] = ["sjc", "ams", "syd"];
 
@@ -36,7 +36,7 @@ async fn a_write_on_a_replica_is_replayed_to_the_primary_by_the_proxy_and_by_the
     let cluster = start().await;
     let primary = primary(&cluster).await;
     let replica = cluster.instance("ams-1").unwrap();
-    let client = Client::builder().redirect(Policy::none()).build().unwrap();
+    let client = Client::builder().redirect(Policy::none()).timeout(SOON).build().unwrap();
     let form = ("content-type", "application/x-www-form-urlencoded");
 
     let by_proxy =
