@@ -7,6 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::volume;
 use crate::{
     deployment::{Deployment, Placement},
     edge::Backend,
@@ -30,6 +31,8 @@ pub struct Shared {
     pub consul_url: String,
     /// What each instance has in its environment besides.
     pub environment: Vec<(String, String)>,
+    /// The size of each volume, in bytes; `None` for no limit.
+    pub volume_size: Option<u64>,
     /// Whether an instance that ends by itself is started again.
     pub restart: AtomicBool,
 }
@@ -39,6 +42,7 @@ impl Shared {
     pub(super) fn plan(&self, placement: &Placement<'_>, directory: &Path, app: PathBuf) -> Plan {
         let mut environment = self.deployment.environment(placement, &self.consul_url);
         environment.extend(self.environment.iter().cloned());
+        let volume = if self.volume_size.is_some() { volume::IMAGE } else { "volume" };
         Plan {
             name: placement.id.to_owned(),
             address: placement.address,
@@ -47,7 +51,7 @@ impl Shared {
                 (self.litefs.clone(), "/usr/local/bin/litefs".into()),
                 (self.litefs_yml.clone(), "/etc/litefs.yml".into()),
                 (app, "/usr/local/bin/litefs-counter".into()),
-                (directory.join("volume"), "/var/lib/litefs".into()),
+                (directory.join(volume), "/var/lib/litefs".into()),
             ],
             environment,
             directory: directory.to_owned(),
