@@ -8,7 +8,8 @@ use devcluster::network::Fault as Cut;
 use rustix::process::Signal;
 
 use crate::{
-    run::{Blow, Fault, Limit, Scene},
+    fault::{Fault, Limit},
+    run::{Blow, Scene},
     strikes::{
         ELECTION, chance,
         data::{self, VOLUME},

@@ -1,11 +1,12 @@
 //! What becomes of clicks when something fails: visitors click on a cluster, a fault strikes, and what they saw is
 //! checked against what was counted.
 //!
-//! - [`catalogue`]: every fault, with what it promises
-//! - `strikes`: how each of them is brought about
+//! - [`catalogue`]: every fault
 //! - [`breaches`]: the application with one protection taken out, which has to fail
-//! - [`run`]: one fault from the cluster's start to the verdict
 //! - [`report`]: the table
+//! - [`fault`]: what a fault promises, and whether that was kept
+//! - `strikes`: how each of them is brought about
+//! - [`run`]: one run, from the cluster's start to the verdict
 //! - [`load`]: all visitors, clicking and reading
 //! - [`visitor`]: one of them, with a browser's memory
 //! - [`check`]: the verdict on a history; knows no cluster
@@ -17,6 +18,7 @@
 pub mod breaches;
 pub mod catalogue;
 pub mod check;
+pub mod fault;
 pub mod history;
 pub mod load;
 pub mod report;

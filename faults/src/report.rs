@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     check::Verdict,
-    run::{Fault, Limit, near_and_elsewhere},
+    fault::{Fault, Limit, near_and_elsewhere},
 };
 
 const HEAD: &str = "\

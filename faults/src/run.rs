@@ -1,4 +1,4 @@
-//! One fault, from the cluster's start to the verdict.
+//! One run, from the cluster's start to the verdict: visitors click, something strikes, all is waited for.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,10 +15,9 @@ use devcluster::{
 };
 
 use crate::{
-    check::{Pauses, Verdict, check},
+    check::{Verdict, check},
     history::{History, Node},
     load::{Load, REGIONS},
-    strikes::deploys::NEXT,
     visitor::count_on,
     wait::eventually,
 };
@@ -30,47 +29,12 @@ const CLICKS: Duration = Duration::from_mins(2);
 /// The database on an instance.
 const DATABASE: &str = "/litefs/sqlite.db";
 
-/// Something that fails, and what is promised for it.
-pub struct Fault {
-    /// Its name, in words joined by `_`.
-    pub name: String,
-    /// What is promised, in one sentence.
-    pub promise: &'static str,
-    /// `CONFIRM_WRITES` of the application.
-    pub confirm: &'static str,
-    /// The longest time without an acknowledgement.
-    pub writes: Limit,
-    /// The longest time that visitors wait for a page who enter where the candidates are.
-    pub reads: Limit,
-    /// The same for all others.
-    pub reads_elsewhere: Limit,
-    /// Whether not one click or page may fail.
-    pub unnoticed: bool,
-    /// Whether a next version is deployed, which takes time to build.
-    pub next_version: bool,
-    /// What each instance's volume holds, in bytes.
-    pub volume_size: Option<u64>,
-    /// Brings it about, and ends it.
-    pub strike: Strike,
-}
-
-/// How long something may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Limit {
-    /// At most that long.
-    pub at_most: Duration,
-    /// Where the time comes from.
-    pub why: &'static str,
-    /// Whether more is a failure of the application, or only told.
-    pub is_promised: bool,
-}
-
 /// Brings a fault about on a scene, and returns when it is over.
 pub type Strike = Box<dyn for<'a> Fn(&'a Scene) -> Blow<'a> + Send + Sync>;
 /// A fault under way.
 pub type Blow<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// How much a run is.
+/// How much of it there is.
 #[derive(Debug, Clone, Copy)]
 pub struct Extent {
     /// The least clicks that hit a fault.
@@ -125,19 +89,6 @@ pub struct Outcome {
     pub logs: String,
 }
 
-/// Tries a fault on this checkout's application.
-pub async fn try_out(fault: &Fault, extent: Extent) -> Result<Outcome> {
-    if fault.next_version {
-        NEXT.build(checkout())?;
-    }
-    let application = Application {
-        program: None,
-        environment: vec![("CONFIRM_WRITES".to_owned(), fault.confirm.to_owned())],
-        volume_size: fault.volume_size,
-    };
-    run(&fault.strike, application, extent).await
-}
-
 /// Starts a cluster, lets visitors click, strikes, waits until all is well again, and judges.
 pub async fn run(strike: &Strike, application: Application, extent: Extent) -> Result<Outcome> {
     let scene = set(application, extent.seed).await?;
@@ -155,46 +106,7 @@ pub async fn run(strike: &Strike, application: Application, extent: Extent) -> R
     }
 }
 
-/// What is wrong with this outcome, for this fault; empty where it is as promised.
-#[must_use]
-pub fn broken_promises(fault: &Fault, verdict: &Verdict) -> Vec<String> {
-    let mut broken = verdict.violations();
-    if fault.confirm == "strict" && verdict.alone > 0 {
-        broken.push(format!("{} clicks acknowledged alone though that is forbidden", verdict.alone));
-    }
-    if fault.unnoticed {
-        let failed_reads: usize = verdict.failed_reads.values().sum();
-        if verdict.failed_first_tries + failed_reads > 0 {
-            broken.push(format!(
-                "{} clicks failed at first, and pages: {:?}",
-                verdict.failed_first_tries, verdict.failed_reads
-            ));
-        }
-    }
-    let (near, elsewhere) = near_and_elsewhere(&verdict.read_pauses);
-    for (what, pause, limit) in [
-        ("writes", verdict.write_pause, fault.writes),
-        ("reads near the candidates", near, fault.reads),
-        ("reads elsewhere", elsewhere, fault.reads_elsewhere),
-    ] {
-        if limit.is_promised && pause > limit.at_most {
-            let (pause, at_most) = (pause.as_secs_f64(), limit.at_most.as_secs_f64());
-            broken.push(format!("{what} paused for {pause:.1} s instead of {at_most:.1} s at most"));
-        }
-    }
-    broken
-}
-
-/// The longest pause of visitors who enter where the candidates are, and of all others.
-pub(crate) fn near_and_elsewhere(pauses: &Pauses) -> (Duration, Duration) {
-    let longest = |near| {
-        let meant = pauses.iter().filter(|(region, _)| is_near(region) == near);
-        meant.map(|(_, pause)| *pause).max().unwrap_or_default()
-    };
-    (longest(true), longest(false))
-}
-
-fn is_near(region: &str) -> bool {
+pub(crate) fn is_near(region: &str) -> bool {
     region == REGIONS[0]
 }
 

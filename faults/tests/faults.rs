@@ -3,8 +3,10 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use faults::{
-    catalogue, report,
-    run::{Extent, broken_promises, try_out},
+    catalogue,
+    fault::{broken_promises, try_out},
+    report,
+    run::Extent,
 };
 
 /// A test for each name.

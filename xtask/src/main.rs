@@ -3,10 +3,12 @@
 //! - `test`: all checks and tests, in CI's order
 //! - `setup`: the programs that those and the cluster need; `apt` gets them from Debian
 //! - `cluster`: the whole deployment on this machine
+//! - `faults`: what becomes of clicks when something fails
 //! - `root`: what needs root, and how to become it
 
 mod apt;
 mod cluster;
+mod faults;
 mod root;
 mod setup;
 mod test;
@@ -26,6 +28,8 @@ enum Xtask {
     Setup,
     /// Runs the application in four instances on this machine, with real LiteFS and Consul
     Cluster(cluster::Args),
+    /// Lets visitors click while something fails, and tells what was lost, counted twice or paused
+    Faults(faults::Args),
 }
 
 #[tokio::main]
@@ -34,6 +38,7 @@ async fn main() -> Result<()> {
         Xtask::Test(args) => test::run(&args),
         Xtask::Setup => setup::run(),
         Xtask::Cluster(args) => cluster::run(args).await,
+        Xtask::Faults(args) => faults::run(args).await,
     }
 }
 

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use devcluster::network::{Fault, Path};
+use devcluster::{
+    instance::Instance,
+    network::{Fault, Path},
+};
 use tokio::time::sleep;
 
 use crate::run::Scene;
@@ -40,6 +43,11 @@ pub async fn cut_off(scene: &Scene, fault: Fault, time: Duration) -> Result<()> 
     sleep(time).await;
     scene.cluster.network().heal(path);
     Ok(())
+}
+
+/// Packets from the primary to this instance need this long.
+pub fn slow_down(scene: &Scene, instance: &Instance, time: Duration) {
+    scene.cluster.network().delay(scene.primary.address(), instance.address(), time);
 }
 
 /// Consul is away.

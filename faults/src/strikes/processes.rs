@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use devcluster::{instance::Instance, status::LITEFS_PORT};
+use devcluster::{instance::Instance, network::Fault as Cut, status::LITEFS_PORT};
 use rustix::process::Signal;
 use tokio::time::sleep;
 
@@ -86,6 +86,19 @@ pub async fn bring_back_a_stale_one(scene: &Scene) -> Result<()> {
     sleep(Duration::from_secs(5)).await;
     scene.primary.kill().await;
     scene.heir.start().await?;
+    scene.load.more(100, NEVER).await?;
+    scene.primary.start().await
+}
+
+/// The primary dies while the other candidate misses what it has written last: so many clicks, if they are acknowledged.
+pub async fn kill_ahead_of_the_other(scene: &Scene, clicks: usize) -> Result<()> {
+    let (network, primary, heir) = (scene.cluster.network(), scene.primary.address(), scene.heir.address());
+    network.cut_between(primary, heir, Cut::Silent);
+    scene.load.more(clicks, NEVER).await?;
+    // Time for some to be written that are not acknowledged, too.
+    sleep(Duration::from_secs(1)).await;
+    scene.primary.kill().await;
+    network.heal_between(primary, heir);
     scene.load.more(100, NEVER).await?;
     scene.primary.start().await
 }
