@@ -22,14 +22,17 @@ use crate::{
 /// What a planned change of primary may take.
 const PLANNED: Duration = Duration::from_secs(2);
 
-/// The orders of a deploy that the short form takes: the primary first, last, and between the replicas.
-const SHORT_ORDERS: [Order; 3] = [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]];
+/// The orders of a deploy that the short form takes: the primary first, and last.
+const SHORT_ORDERS: [Order; 2] = [[0, 1, 2, 3], [3, 2, 1, 0]];
+
+/// What is close to another fault, and left to the full form.
+const FULL_ONLY: [&str; 3] = ["stale_candidate", "candidates_apart_refused", "primary_cut_off_silent"];
 
 const LEASE: &str = "Consul's session: twice 10 s; lock delay and reconnect: 1 s each; 2 s";
 const OTHERS: &str = "the edge asks another instance";
 const OWN: &str = "every instance reads its own copy";
 
-/// All of them: a few orders of a deploy and one run of chance, or (`full`) every order and many.
+/// The short form, which has two orders of a deploy and one run of chance, or the full one with all orders and many.
 #[must_use]
 pub fn all(is_full: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
@@ -37,6 +40,7 @@ pub fn all(is_full: bool) -> Vec<Fault> {
     candidates(&mut faults);
     network(&mut faults, is_full);
     data(&mut faults);
+    faults.retain(|fault| is_full || !FULL_ONLY.contains(&fault.name.as_str()));
     let orders = if is_full { deploys::orders() } else { SHORT_ORDERS.to_vec() };
     faults.extend(orders.into_iter().map(deploy));
     faults.extend((1..=if is_full { 20 } else { 1 }).map(|number| by_chance(number, is_full)));
@@ -125,8 +129,11 @@ fn candidates(faults: &mut Vec<Fault>) {
 }
 
 fn network(faults: &mut Vec<Fault>, is_full: bool) {
-    // A silent cut is noticed by TCP's keep-alive, after two and a half minutes; the short form does not wait so long.
-    let cut_off = if is_full { seconds(180) } else { seconds(30) };
+    let cut_off = |cut| match cut {
+        Cut::Refused => seconds(30),
+        // It is noticed by TCP's keep-alive, after two and a half minutes.
+        Cut::Silent => seconds(180),
+    };
     for (kind, cut) in [("refused", Cut::Refused), ("silent", Cut::Silent)] {
         faults.extend([
             Fault {
@@ -146,19 +153,21 @@ fn network(faults: &mut Vec<Fault>, is_full: bool) {
                 name: format!("primary_cut_off_{kind}"),
                 promise: "a primary that nobody reaches acknowledges nothing",
                 writes: expected(
-                    cut_off + ELECTION,
+                    cut_off(cut) + ELECTION,
                     "the cut, or until the others notice it; then an election",
                 ),
                 reads: expected(seconds(12), "the edge tries the one that is cut off, and then another"),
-                ..fault(move |scene| Box::pin(network::cut_off(scene, cut, cut_off)))
+                ..fault(move |scene| Box::pin(network::cut_off(scene, cut, cut_off(cut))))
             },
         ]);
     }
+    // Three times as long as Consul keeps a session that is not renewed, or just longer.
+    let away = if is_full { seconds(60) } else { seconds(25) };
     faults.push(Fault {
-        name: "consul_down_60_s".to_owned(),
+        name: "consul_down".to_owned(),
         promise: "reads go on, writes come back with Consul",
-        writes: expected(seconds(60) + ELECTION, "while Consul is away, and an election at most"),
-        ..fault(|scene| Box::pin(network::stop_consul(scene, seconds(60))))
+        writes: expected(away + ELECTION, "while Consul is away, and an election at most"),
+        ..fault(move |scene| Box::pin(network::stop_consul(scene, away)))
     });
 }
 
@@ -181,8 +190,11 @@ fn data(faults: &mut Vec<Fault>) {
         },
         Fault {
             name: "disk_full".to_owned(),
-            promise: "the primary ends, another takes over, and the full one is back once it has room",
-            writes: expected(ELECTION, LEASE),
+            promise: "a primary without room acknowledges nothing, and goes on once it has some",
+            writes: expected(
+                data::FULL + ELECTION,
+                "as long as the disk is full, and an election if LiteFS ends of it",
+            ),
             volume_size: Some(VOLUME),
             ..fault(|scene| Box::pin(data::fill_disk(scene)))
         },

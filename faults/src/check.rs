@@ -33,7 +33,7 @@ pub struct Verdict {
     /// What was wrong with the instances in the end.
     pub unequal: Vec<String>,
     /// The longest time without any acknowledgement, while all were trying.
-    pub write_pause: Duration,
+    pub write_pause: Pause,
     /// The longest time that one visitor waited for a page, by the region in which they entered.
     pub read_pauses: Pauses,
     /// The same for those whom LiteFS's proxy told that their click had not reached their instance yet (`504`).
@@ -42,8 +42,17 @@ pub struct Verdict {
     pub refused: Vec<String>,
 }
 
+/// Somebody waited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pause {
+    /// Since when.
+    pub from: Duration,
+    /// For how long.
+    pub time: Duration,
+}
+
 /// The longest of each region.
-pub type Pauses = BTreeMap<&'static str, Duration>;
+pub type Pauses = BTreeMap<&'static str, Pause>;
 
 /// LiteFS's proxy has waited for the cookie's transaction in vain.
 const PROXY_TIMEOUT: u16 = 504;
@@ -53,7 +62,7 @@ const PROXY_TIMEOUT: u16 = 504;
 pub fn check(history: &History) -> Verdict {
     let clicks = &history.clicks;
     let counted = counted(history);
-    let (read_pauses, own_click_pauses) = read_pauses(&history.reads);
+    let (read_pauses, own_click_pauses) = read_pauses(history);
     Verdict {
         clicks: clicks.len(),
         failed_first_tries: clicks.iter().filter(|click| !click.failures.is_empty()).count(),
@@ -66,7 +75,7 @@ pub fn check(history: &History) -> Verdict {
         own_click_missing: own_clicks_missing(history),
         failed_reads: failed_reads(&history.reads),
         unequal: unequal(history),
-        write_pause: write_pause(clicks),
+        write_pause: write_pause(history),
         read_pauses,
         own_click_pauses,
         refused: refused(clicks),
@@ -87,6 +96,12 @@ impl Verdict {
         let counts = counts.into_iter().filter(|(count, _)| *count > 0);
         let counts = counts.map(|(count, what)| format!("{count} {what}"));
         counts.chain(self.unequal.iter().cloned()).chain(self.refused.iter().cloned()).collect()
+    }
+}
+
+impl Pause {
+    fn between(from: Duration, to: Duration) -> Self {
+        Self { from, time: to.saturating_sub(from) }
     }
 }
 
@@ -202,22 +217,24 @@ fn unequal(history: &History) -> Vec<String> {
     complaints
 }
 
-fn write_pause(clicks: &[Click]) -> Duration {
-    let Some(start) = clicks.iter().map(|click| click.sent).min() else { return Duration::ZERO };
-    let mut times: Vec<Duration> =
-        clicks.iter().filter_map(|click| Some(click.acknowledged.as_ref()?.at)).collect();
+fn write_pause(history: &History) -> Pause {
+    let clicks = &history.clicks;
     // A click that was never acknowledged was tried until its last failure.
     let given_up = clicks.iter().filter(|click| click.acknowledged.is_none());
-    times.extend(given_up.filter_map(|click| Some(click.failures.last()?.at)).max());
-    times.push(start);
+    let given_up = given_up.filter_map(|click| Some(click.failures.last()?.at)).max();
+    let acknowledged = clicks.iter().filter_map(|click| Some(click.acknowledged.as_ref()?.at));
+    let mut times: Vec<Duration> = acknowledged.chain(given_up).collect();
+    times.retain(|time| *time > history.struck);
+    times.push(history.struck);
     times.sort_unstable();
-    times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()
+    let pauses = times.windows(2).map(|pair| Pause::between(pair[0], pair[1]));
+    pauses.max_by_key(|pause| pause.time).unwrap_or_default()
 }
 
 /// A visitor waits from the first look that fails to the first that does not.
-fn read_pauses(reads: &[Read]) -> (Pauses, Pauses) {
+fn read_pauses(history: &History) -> (Pauses, Pauses) {
     let mut by_visitor: HashMap<usize, Vec<&Read>> = HashMap::new();
-    for read in reads {
+    for read in history.reads.iter().filter(|read| read.done > history.struck) {
         by_visitor.entry(read.visitor).or_default().push(read);
     }
     let (mut pauses, mut own_click_pauses) = (Pauses::new(), Pauses::new());
@@ -227,8 +244,11 @@ fn read_pauses(reads: &[Read]) -> (Pauses, Pauses) {
             let (first, last) = (wait[0], wait[wait.len() - 1]);
             let is_for_own_click = wait.iter().any(|read| has_status(read, PROXY_TIMEOUT));
             let pauses = if is_for_own_click { &mut own_click_pauses } else { &mut pauses };
-            let longest: &mut Duration = pauses.entry(first.region).or_default();
-            *longest = last.done.saturating_sub(first.sent).max(*longest);
+            let pause = Pause::between(first.sent, last.done);
+            let longest: &mut Pause = pauses.entry(first.region).or_default();
+            if pause.time > longest.time {
+                *longest = pause;
+            }
         }
     }
     (pauses, own_click_pauses)
@@ -290,7 +310,13 @@ mod tests {
 
     /// From 5, to this count on two instances.
     fn history(clicks: Vec<Click>, count: i64) -> History {
-        History { base: 5, clicks, reads: Vec::new(), nodes: vec![node("a", count), node("b", count)] }
+        History {
+            base: 5,
+            struck: Duration::ZERO,
+            clicks,
+            reads: Vec::new(),
+            nodes: vec![node("a", count), node("b", count)],
+        }
     }
 
     fn judge(clicks: Vec<Click>, count: i64) -> Verdict {
@@ -406,9 +432,19 @@ mod tests {
         late.failures = vec![failure(200), failure(400)];
         late.acknowledged = Some(answer(900, 7));
         let verdict = judge(vec![click(0, 6), late.clone()], 7);
-        assert_eq!((verdict.write_pause, verdict.failed_first_tries), (at(890), 1));
+        assert_eq!((verdict.write_pause.time, verdict.failed_first_tries), (at(890), 1));
         late.acknowledged = None;
-        assert_eq!(judge(vec![click(0, 6), late], 7).write_pause, at(390));
+        assert_eq!(judge(vec![click(0, 6), late], 7).write_pause.time, at(390));
+    }
+
+    #[test]
+    fn pauses_before_the_fault_are_not_counted() {
+        let mut history = history(vec![click(0, 6), click(500, 7), click(520, 8)], 8);
+        history.reads = vec![Read { done: at(400), ..read(0, 6) }, read(505, 7)];
+        history.struck = at(505);
+        let verdict = check(&history);
+        assert_eq!(verdict.write_pause, Pause { from: at(510), time: at(20) });
+        assert_eq!(verdict.read_pauses["ams"].time, at(10));
     }
 
     #[test]
@@ -420,8 +456,8 @@ mod tests {
         history.reads = reads;
         history.reads.push(elsewhere);
         let verdict = check(&history);
-        assert_eq!(verdict.read_pauses["ams"], at(50));
-        assert_eq!(verdict.read_pauses["syd"], at(10));
+        assert_eq!(verdict.read_pauses["ams"], Pause { from: at(20), time: at(50) });
+        assert_eq!(verdict.read_pauses["syd"].time, at(10));
         assert_eq!(verdict.failed_reads["502"], 2);
         assert!(verdict.own_click_pauses.is_empty());
     }
@@ -433,7 +469,7 @@ mod tests {
         let mut history = history(vec![click(0, 6)], 6);
         history.reads = vec![read(0, 6), late, read(40, 6)];
         let verdict = check(&history);
-        assert_eq!((verdict.read_pauses["ams"], verdict.own_click_pauses["ams"]), (at(10), at(30)));
+        assert_eq!((verdict.read_pauses["ams"].time, verdict.own_click_pauses["ams"].time), (at(10), at(30)));
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub fn broken_promises(fault: &Fault, verdict: &Verdict) -> Vec<String> {
     }
     let (near, elsewhere) = near_and_elsewhere(&verdict.read_pauses);
     for (what, pause, limit) in [
-        ("writes", verdict.write_pause, fault.writes),
+        ("writes", verdict.write_pause.time, fault.writes),
         ("reads near the candidates", near, fault.reads),
         ("reads elsewhere", elsewhere, fault.reads_elsewhere),
     ] {
@@ -97,7 +97,7 @@ pub fn broken_promises(fault: &Fault, verdict: &Verdict) -> Vec<String> {
 pub(crate) fn near_and_elsewhere(pauses: &Pauses) -> (Duration, Duration) {
     let longest = |near| {
         let meant = pauses.iter().filter(|(region, _)| is_near(region) == near);
-        meant.map(|(_, pause)| *pause).max().unwrap_or_default()
+        meant.map(|(_, pause)| pause.time).max().unwrap_or_default()
     };
     (longest(true), longest(false))
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct History {
     /// The count before the first click.
     pub base: i64,
+    /// When the fault struck. Pauses before it are none of its.
+    pub struck: Duration,
     /// Every click that was tried.
     pub clicks: Vec<Click>,
     /// Every page that was asked for.

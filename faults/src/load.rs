@@ -39,6 +39,8 @@ const LAST: Duration = Duration::from_mins(1);
 pub struct Load {
     /// Who clicks.
     pub visitors: Vec<Arc<Visitor>>,
+    /// What all times are counted from.
+    pub since: Instant,
     /// How many clicks are acknowledged.
     acknowledged: watch::Receiver<usize>,
     clickers: JoinSet<Vec<Click>>,
@@ -63,7 +65,7 @@ impl Load {
             clickers.spawn(click(number, visitor.clone(), since, count, stop, give_up.clone()));
             readers.spawn(read(number, visitor.clone(), since, give_up));
         }
-        Ok(Load { visitors, acknowledged, clickers, readers, stop, give_up })
+        Ok(Load { visitors, since, acknowledged, clickers, readers, stop, give_up })
     }
 
     /// How many clicks are acknowledged by now.

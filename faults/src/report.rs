@@ -27,7 +27,7 @@ pub fn head() -> &'static str {
 #[must_use]
 pub fn line(fault: &Fault, verdict: &Verdict) -> String {
     let (near, elsewhere) = near_and_elsewhere(&verdict.read_pauses);
-    let own_click = verdict.own_click_pauses.values().max().copied().unwrap_or_default();
+    let own_click = verdict.own_click_pauses.values().map(|pause| pause.time).max().unwrap_or_default();
     let cells = [
         fault.name.replace('_', " "),
         fault.promise.to_owned(),
@@ -37,7 +37,7 @@ pub fn line(fault: &Fault, verdict: &Verdict) -> String {
         verdict.lost.to_string(),
         verdict.lost_alone.to_string(),
         verdict.counted_twice.to_string(),
-        seconds(verdict.write_pause),
+        seconds(verdict.write_pause.time),
         limit(fault.writes),
         format!("{}, {}, {}", seconds(near), seconds(elsewhere), seconds(own_click)),
         format!("{}; {}", limit(fault.reads), limit(fault.reads_elsewhere)),

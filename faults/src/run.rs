@@ -97,10 +97,11 @@ pub async fn run(strike: &Strike, application: Application, extent: Extent) -> R
     let finished = load.finish().await;
     let nodes = settle(&cluster).await;
     let logs = logs(&cluster);
-    let judged = struck
-        .and(finished)
-        .and_then(|(clicks, reads)| Ok(check(&History { base: 0, clicks, reads, nodes: nodes? })));
-    match judged {
+    let judge = || -> Result<Verdict> {
+        let (struck, (clicks, reads), nodes) = (struck?, finished?, nodes?);
+        Ok(check(&History { base: 0, struck, clicks, reads, nodes }))
+    };
+    match judge() {
         Ok(verdict) => Ok(Outcome { verdict, logs }),
         Err(error) => Err(error.context(format!("the instances' last words:\n{logs}"))),
     }
@@ -132,12 +133,15 @@ async fn set(application: Application, seed: u64) -> Result<Scene> {
     Ok(Scene { cluster, load, primary, heir, chance: Mutex::new(fastrand::Rng::with_seed(seed)) })
 }
 
-async fn strike_amid_clicks(strike: &Strike, scene: &Scene, clicks: usize) -> Result<()> {
+/// Returns when it struck.
+async fn strike_amid_clicks(strike: &Strike, scene: &Scene, clicks: usize) -> Result<Duration> {
     scene.load.until(clicks / 3, CLICKS).await.context("before the fault")?;
+    let struck = scene.load.since.elapsed();
     strike(scene).await.context("the fault itself")?;
     // Some of them after it, however many there were meanwhile.
     let rest = clicks.saturating_sub(scene.load.acknowledged()).max(clicks / 6);
-    scene.load.more(rest, CLICKS).await.context("after the fault")
+    scene.load.more(rest, CLICKS).await.context("after the fault")?;
+    Ok(struck)
 }
 
 /// Waits until all instances are well and have the same, and asks each what that is.

@@ -42,21 +42,17 @@ tests! {
     promote_unannounced
     other_candidate_away
     both_candidates_down
-    stale_candidate
     stale_candidate_strict
     primary_without_consul_refused
     primary_without_consul_silent
-    candidates_apart_refused
     candidates_apart_silent
     primary_cut_off_refused
-    primary_cut_off_silent
-    consul_down_60_s
+    consul_down
     future_cookie
     long_read
     disk_full
     deploy_sjc1_sjc2_ams1_syd1
     deploy_syd1_ams1_sjc2_sjc1
-    deploy_ams1_sjc1_syd1_sjc2
     chance_1
 }
 

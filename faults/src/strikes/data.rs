@@ -11,6 +11,9 @@ use crate::{run::Scene, wait::eventually};
 /// A volume that holds a run with room to spare, and is full soon.
 pub const VOLUME: u64 = 96 << 20;
 
+/// How long the disk stays full.
+pub const FULL: Duration = Duration::from_secs(15);
+
 /// Again and again every visitor has a cookie with a TXID that no instance will have. A click replaces it.
 pub async fn set_future_cookies(scene: &Scene) -> Result<()> {
     for _ in 0..20 {
@@ -33,15 +36,15 @@ pub async fn read_long(scene: &Scene, time: Duration) -> Result<()> {
     Ok(())
 }
 
-/// The primary's disk fills up, and is emptied when writes have gone on elsewhere or stood still for a while.
+/// The primary's disk fills up, and has room again after a while.
 pub async fn fill_disk(scene: &Scene) -> Result<()> {
     // `dd` fails where the disk ends, as it should.
     let fill = "for size in 1M 4k; do dd if=/dev/zero of=/var/lib/litefs/filler-$size bs=$size 2>&1; done; df /var/lib/litefs";
     let output = scene.primary.run(&["sh", "-c", fill]).await?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(said.contains("100%"), "the disk is not full: {said}");
-    // Fly extends a volume within a minute or so; how the application fares until then is what is tried.
-    let _ = scene.load.more(200, Duration::from_secs(30)).await;
+    // How the application fares until then is what is tried.
+    sleep(FULL).await;
     // The instance may be down at any moment.
     eventually("the disk is emptied", NEVER, async || {
         let empty = ["sh", "-c", "rm -f /var/lib/litefs/filler-*"];
