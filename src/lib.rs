@@ -16,9 +16,9 @@
 //!    application (port 8081). A layer turns away forms of other sites; `web::click` asks whether it is a form with one
 //!    intent, and `instance` whether it is this instance's to count.
 //! 3. `counter::Counter::apply` puts it into the writer's queue. The writer takes all clicks that wait, and commits
-//!    them in one transaction; LiteFS sees the commit and streams it to the replicas.
-//! 4. The visitor gets `303 See Other` to `/`, and from LiteFS's proxy the cookie `__txid`, the number of the
-//!    transaction.
+//!    them in one transaction, with their keys; LiteFS sees the commit and streams it to the replicas. The writer
+//!    waits until every other candidate that is up has it.
+//! 4. The visitor gets `303 See Other` to `/`, and the cookie `__txid`, the number of the confirmed transaction.
 //! 5. The browser asks for `/`. In Sydney LiteFS's proxy holds the request until the replica has that transaction;
 //!    then `web::page` reads the count. The visitor sees their own click.
 
