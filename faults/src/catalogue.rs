@@ -111,6 +111,14 @@ fn candidates(faults: &mut Vec<Fault>) {
             ..fault(|scene| Box::pin(processes::kill_candidates(scene)))
         },
         Fault {
+            name: "dead_unconfirmed".to_owned(),
+            promise: "nobody waits for a transaction that went with the primary: it is in nobody's cookie",
+            confirm: "strict",
+            writes: expected(seconds(4) + ELECTION, "nothing is acknowledged alone; then an election"),
+            no_waiting: true,
+            ..fault(|scene| Box::pin(processes::kill_unconfirmed(scene)))
+        },
+        Fault {
             name: "stale_candidate".to_owned(),
             promise: "only clicks that were acknowledged alone can be lost, when none but a stale candidate is left",
             writes: expected(ELECTION, both_gone),
@@ -237,6 +245,7 @@ fn fault(strike: impl for<'a> Fn(&'a Scene) -> Blow<'a> + Send + Sync + 'static)
         reads: expected(PLANNED, OTHERS),
         reads_elsewhere: expected(PLANNED, OWN),
         unnoticed: false,
+        no_waiting: false,
         next_version: false,
         volume_size: None,
         strike: Box::new(strike),

@@ -26,6 +26,8 @@ pub struct Fault {
     pub reads_elsewhere: Limit,
     /// Whether not one click or page may fail.
     pub unnoticed: bool,
+    /// Whether LiteFS's proxy must let nobody wait for a transaction in vain.
+    pub no_waiting: bool,
     /// Whether a next version is deployed, which takes time to build.
     pub next_version: bool,
     /// What each instance's volume holds, in bytes.
@@ -78,6 +80,9 @@ pub fn broken_promises(fault: &Fault, verdict: &Verdict) -> Vec<String> {
                 verdict.failed_first_tries, verdict.failed_reads
             ));
         }
+    }
+    if fault.no_waiting && !verdict.own_click_pauses.is_empty() {
+        broken.push(format!("visitors waited for a transaction in vain: {:?}", verdict.own_click_pauses));
     }
     let (near, elsewhere) = near_and_elsewhere(&verdict.read_pauses);
     for (what, pause, limit) in [

@@ -103,7 +103,7 @@ pub async fn run(strike: &Strike, application: Application, extent: Extent) -> R
     };
     match judge() {
         Ok(verdict) => Ok(Outcome { verdict, logs }),
-        Err(error) => Err(error.context(format!("the instances' last words:\n{logs}"))),
+        Err(error) => bail!("{error:#}\nthe instances' last words:\n{logs}"),
     }
 }
 
@@ -200,12 +200,15 @@ pub(crate) async fn primary(cluster: &Cluster) -> Result<Arc<Instance>> {
     Ok(cluster.instance(&primary.context("no instance is primary")?.id)?.clone())
 }
 
-/// The last lines of each.
+/// The last lines of each, without LiteFS's retries once a second.
 fn logs(cluster: &Cluster) -> String {
     const LINES: usize = 60;
+    const RETRIES: [&str; 3] =
+        ["existing primary found", "disconnected from primary", "retrying: no primary"];
     let last = |instance: &Arc<Instance>| {
         let log = instance.log();
-        let lines: Vec<&str> = log.lines().collect();
+        let is_retry = |line: &&str| RETRIES.iter().any(|retry| line.contains(retry));
+        let lines: Vec<&str> = log.lines().filter(|line| !is_retry(line)).collect();
         let lines = &lines[lines.len().saturating_sub(LINES)..];
         format!("{}:\n    {}\n", instance.id(), lines.join("\n    "))
     };

@@ -42,6 +42,7 @@ tests! {
     promote_unannounced
     other_candidate_away
     both_candidates_down
+    dead_unconfirmed
     stale_candidate_strict
     primary_without_consul_refused
     primary_without_consul_silent

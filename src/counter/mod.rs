@@ -9,10 +9,12 @@
 //! - `batch`: one transaction for all clicks that wait
 //! - `key`: each click is counted once, however often it is sent
 //! - `reader`: the count, and whether its schema is new enough
+//! - `shared`: one query for all who ask at the same time
 
 mod batch;
 mod key;
 mod reader;
+mod shared;
 mod writer;
 
 use std::{fmt, path::PathBuf, str::FromStr, sync::LazyLock};

@@ -81,6 +81,8 @@ struct Held {
     confirmer: Confirmer,
     /// What was last said of the clicks that are not acknowledged, or not by others.
     said: Said,
+    /// Clicks that were acknowledged alone since this instance became primary.
+    alone: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -146,7 +148,7 @@ impl Writer {
         let (connection, confirmer) = tokio::join!(open(&self.settings), confirmer);
         let mut connection = connection?;
         let keys = Keys::load(self.settings.keep, &mut connection).await?;
-        let mut held = Held { connection, keys, confirmer, said: Said::Nothing };
+        let mut held = Held { connection, keys, confirmer, said: Said::Nothing, alone: 0 };
         self.writing.send_replace(Writing::Yes);
         let end = self.write(&mut held).await;
         self.writing.send_replace(Writing::No);
@@ -206,7 +208,12 @@ impl Writer {
                 if let Some(txid) = txid {
                     self.confirmed.send_replace(Some(txid));
                 }
-                held.say(if confirmation == Confirmation::Alone { Said::Alone } else { Said::Nothing });
+                if confirmation == Confirmation::Alone {
+                    held.alone += batch.len() as u64;
+                    held.say(Said::Alone);
+                } else {
+                    held.say(Said::Nothing);
+                }
                 for (click, result) in batch.drain(..).zip(results) {
                     let confirmation = confirmation.clone();
                     click.tell(result.map(|count| Counted { count, txid, confirmation }));
@@ -290,7 +297,7 @@ impl Held {
             return;
         }
         match &now {
-            Said::Nothing => info!("Another candidate confirms writes again."),
+            Said::Nothing => info!(alone = self.alone, "Another candidate confirms clicks again."),
             Said::Alone => {
                 warn!(
                     "No other candidate is up: clicks are acknowledged alone, and lost if this instance's volume is."

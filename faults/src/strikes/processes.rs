@@ -8,7 +8,10 @@ use rustix::process::Signal;
 use tokio::time::sleep;
 
 use super::NEVER;
-use crate::run::{Scene, primary};
+use crate::{
+    run::{Scene, primary},
+    wait::eventually,
+};
 
 /// LiteFS's process, the main one of an instance.
 pub const LITEFS: &str = "litefs";
@@ -24,7 +27,7 @@ pub async fn kill(scene: &Scene, process: &str) -> Result<()> {
 /// The primary's machine dies, and is back only when the other candidate has taken over.
 pub async fn kill_both(scene: &Scene) -> Result<()> {
     scene.primary.kill().await;
-    scene.load.more(100, NEVER).await?;
+    heir_takes_over(scene).await?;
     scene.primary.start().await
 }
 
@@ -49,18 +52,18 @@ pub async fn restart(scene: &Scene, signal: Signal) -> Result<()> {
 
 /// The operator moves the primary's role there and back.
 pub async fn hand_over(scene: &Scene) -> Result<()> {
-    for instance in [&scene.primary, &scene.heir] {
-        order_hand_over(instance).await?;
+    for (from, to) in [(&scene.primary, &scene.heir), (&scene.heir, &scene.primary)] {
+        order_hand_over(from, to).await?;
         scene.load.more(200, NEVER).await?;
     }
     Ok(())
 }
 
-/// `litefs-counter handover` on the primary.
-pub async fn order_hand_over(instance: &Instance) -> Result<()> {
-    let output = instance.run(&[APPLICATION, "handover"]).await?;
+/// `litefs-counter handover`, which can be said anywhere.
+pub async fn order_hand_over(on: &Instance, to: &Instance) -> Result<()> {
+    let output = on.run(&[APPLICATION, "handover", "--to", to.id()]).await?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "handover on {}: {}, {}", instance.id(), output.status, said.trim());
+    ensure!(output.status.success(), "handover on {}: {}, {}", on.id(), output.status, said.trim());
     Ok(())
 }
 
@@ -75,7 +78,7 @@ pub async fn promote(scene: &Scene) -> Result<()> {
 pub async fn kill_candidates(scene: &Scene) -> Result<()> {
     tokio::join!(scene.primary.kill(), scene.heir.kill());
     scene.heir.start().await?;
-    scene.load.more(100, NEVER).await?;
+    heir_takes_over(scene).await?;
     scene.primary.start().await
 }
 
@@ -86,21 +89,46 @@ pub async fn bring_back_a_stale_one(scene: &Scene) -> Result<()> {
     sleep(Duration::from_secs(5)).await;
     scene.primary.kill().await;
     scene.heir.start().await?;
-    scene.load.more(100, NEVER).await?;
+    heir_takes_over(scene).await?;
     scene.primary.start().await
 }
 
-/// The primary dies while the other candidate misses what it has written last: so many clicks, if they are acknowledged.
-pub async fn kill_ahead_of_the_other(scene: &Scene, clicks: usize) -> Result<()> {
+/// The primary dies while the other candidate misses the last acknowledged clicks, so many of them.
+pub async fn kill_unreplicated(scene: &Scene, clicks: usize) -> Result<()> {
+    cut_and_kill(scene, scene.load.more(clicks, NEVER)).await
+}
+
+/// The primary dies while the other candidate misses a transaction that is not acknowledged, as visitors know.
+pub async fn kill_unconfirmed(scene: &Scene) -> Result<()> {
+    cut_and_kill(scene, async {
+        // Longer than the application waits for a confirmation: the answers are to arrive.
+        sleep(Duration::from_secs(4)).await;
+        Ok(())
+    })
+    .await
+}
+
+/// Refused connections: the other candidate knows at once that it misses something. After a silent cut it would still get
+/// what the dead primary's kernel has to send.
+async fn cut_and_kill(scene: &Scene, meanwhile: impl Future<Output = Result<()>>) -> Result<()> {
     let (network, primary, heir) = (scene.cluster.network(), scene.primary.address(), scene.heir.address());
-    network.cut_between(primary, heir, Cut::Silent);
-    scene.load.more(clicks, NEVER).await?;
-    // Time for some to be written that are not acknowledged, too.
-    sleep(Duration::from_secs(1)).await;
+    network.cut_between(primary, heir, Cut::Refused);
+    meanwhile.await?;
     scene.primary.kill().await;
+    heir_takes_over(scene).await?;
     network.heal_between(primary, heir);
-    scene.load.more(100, NEVER).await?;
     scene.primary.start().await
+}
+
+/// That clicks are acknowledged is not waited for: with `strict` it takes two.
+pub async fn heir_takes_over(scene: &Scene) -> Result<()> {
+    let heir = scene.heir.id();
+    eventually("the other candidate is primary", NEVER, async || {
+        let primary = primary(&scene.cluster).await?;
+        ensure!(primary.id() == heir, "{} is", primary.id());
+        Ok(())
+    })
+    .await
 }
 
 /// The other candidate is away for a while, and catches up.
