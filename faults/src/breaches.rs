@@ -40,6 +40,8 @@ pub enum Violation {
     OwnClickMissing,
     /// A visitor waits in vain for a transaction that is gone.
     Waiting,
+    /// A click fails at first, where none should.
+    Noticed,
 }
 
 enum Switch {
@@ -64,7 +66,7 @@ const EDITS: [Edit<'static>; 4] = [
         old: "if !is_read && app.instance.is_replicated() {",
         new: r#"if !is_read && std::env::var("UNPROTECTED").as_deref() != Ok("cookie") {"#,
     },
-    // The role goes on at once, while the writer writes.
+    // The role is given away at once, while the writer writes.
     Edit {
         file: "src/counter/writer.rs",
         old: "Some(request) = self.hand_overs.recv() => return Ok(End::HandOver(request)),",
@@ -110,18 +112,10 @@ pub fn all() -> Vec<Breach> {
         Breach {
             name: "breach_handover",
             protection: "the hand-over's halt, and its wait for the last transaction",
-            shows: Violation::Lost,
+            shows: Violation::Noticed,
             switch: Switch::Source("handover"),
-            // A confirmed click is on the other candidate anyhow.
-            confirm: "off",
-            strike: strike(|scene| {
-                network::slow_down(scene, &scene.heir, FAR);
-                // The old primary's LiteFS may end of it, and whether it answers is not what is tried.
-                Box::pin(async {
-                    let _ = processes::order_hand_over(&scene.heir, &scene.heir).await;
-                    processes::heir_takes_over(scene).await
-                })
-            }),
+            confirm: "available",
+            strike: strike(|scene| Box::pin(processes::hand_over_until_it_hurts(scene))),
         },
         Breach {
             name: "breach_cookie",
@@ -169,12 +163,14 @@ pub async fn try_out(breach: &Breach, extent: Extent) -> Result<()> {
     let application = Application { program, environment, volume_size: None };
     let outcome = run(&breach.strike, application, extent).await?;
     let seen = violations(&outcome.verdict);
+    let expected = BTreeSet::from([breach.shows]);
+    let expected: BTreeSet<Violation> =
+        expected.into_iter().filter(|shows| !BY_PRODUCTS.contains(shows)).collect();
     let is_shown = match breach.shows {
         Violation::Waiting => !outcome.verdict.own_click_pauses.is_empty(),
+        Violation::Noticed => outcome.verdict.failed_first_tries > 0,
         _ => true,
     };
-    let expected: BTreeSet<Violation> =
-        [breach.shows].into_iter().filter(|shows| *shows != Violation::Waiting).collect();
     ensure!(
         is_shown && seen == expected,
         "without {}, {} has to be seen; seen: {seen:?}\n{:#?}\n{}",
@@ -186,7 +182,10 @@ pub async fn try_out(breach: &Breach, extent: Extent) -> Result<()> {
     Ok(())
 }
 
-/// What is never allowed. A wait is not among it: where clicks are lost, their visitors wait for them.
+/// What other violations bring with them, and some faults by themselves: a visitor of a lost click waits for it.
+const BY_PRODUCTS: [Violation; 2] = [Violation::Waiting, Violation::Noticed];
+
+/// What is never allowed.
 fn violations(verdict: &Verdict) -> BTreeSet<Violation> {
     let seen = [
         (verdict.counted_twice + verdict.answered_differently, Violation::CountedTwice),
@@ -207,6 +206,7 @@ impl fmt::Display for Violation {
             Violation::Lost => "acknowledged clicks are lost",
             Violation::OwnClickMissing => "visitors miss their own clicks",
             Violation::Waiting => "visitors wait for a transaction that is gone",
+            Violation::Noticed => "clicks fail at first",
         })
     }
 }

@@ -14,6 +14,8 @@ pub struct Verdict {
     pub clicks: usize,
     /// Those whose first try was not acknowledged.
     pub failed_first_tries: usize,
+    /// What came instead of an acknowledgement at the first try, how often, and when first.
+    pub first_failures: BTreeMap<String, (usize, Duration)>,
     /// Those that never were.
     pub unknown: usize,
     /// Those that the primary acknowledged alone, or without asking.
@@ -66,6 +68,7 @@ pub fn check(history: &History) -> Verdict {
     Verdict {
         clicks: clicks.len(),
         failed_first_tries: clicks.iter().filter(|click| !click.failures.is_empty()).count(),
+        first_failures: first_failures(clicks),
         unknown: clicks.iter().filter(|click| click.acknowledged.is_none()).count(),
         alone: clicks.iter().filter_map(|click| click.acknowledged).filter(is_alone).count(),
         lost: counted.lost,
@@ -187,6 +190,17 @@ fn own_clicks_missing(history: &History) -> usize {
         before > 0 && *seen < steps[before - 1].1
     };
     history.reads.iter().filter(is_missing).count()
+}
+
+fn first_failures(clicks: &[Click]) -> BTreeMap<String, (usize, Duration)> {
+    let mut failures = BTreeMap::new();
+    for failure in clicks.iter().filter_map(|click| click.failures.first()) {
+        let status = failure.status.map_or_else(String::new, |status| format!("{status} "));
+        let (count, first) = failures.entry(status + &failure.cause).or_insert((0, failure.at));
+        *count += 1;
+        *first = failure.at.min(*first);
+    }
+    failures
 }
 
 fn failed_reads(reads: &[Read]) -> BTreeMap<String, usize> {
@@ -433,6 +447,7 @@ mod tests {
         late.acknowledged = Some(answer(900, 7));
         let verdict = judge(vec![click(0, 6), late.clone()], 7);
         assert_eq!((verdict.write_pause.time, verdict.failed_first_tries), (at(890), 1));
+        assert_eq!(verdict.first_failures["502 "], (1, at(200)));
         late.acknowledged = None;
         assert_eq!(judge(vec![click(0, 6), late], 7).write_pause.time, at(390));
     }

@@ -76,8 +76,8 @@ pub fn broken_promises(fault: &Fault, verdict: &Verdict) -> Vec<String> {
         let failed_reads: usize = verdict.failed_reads.values().sum();
         if verdict.failed_first_tries + failed_reads > 0 {
             broken.push(format!(
-                "{} clicks failed at first, and pages: {:?}",
-                verdict.failed_first_tries, verdict.failed_reads
+                "clicks failed at first: {:?}, and pages: {:?}",
+                verdict.first_failures, verdict.failed_reads
             ));
         }
     }

@@ -59,6 +59,22 @@ pub async fn hand_over(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
+/// The role goes there and back until an instance ends of it: LiteFS ends where it loses the role within a transaction.
+pub async fn hand_over_until_it_hurts(scene: &Scene) -> Result<()> {
+    const ENOUGH: usize = 20;
+    for _ in 0..ENOUGH {
+        let from = primary(&scene.cluster).await?;
+        let to = if from.id() == scene.primary.id() { &scene.heir } else { &scene.primary };
+        // On a machine that stays. Whether there is an answer is not what is tried.
+        let _ = order_hand_over(to, to).await;
+        scene.load.more(100, NEVER).await?;
+        if from.log().contains("lost write access") {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
 /// `litefs-counter handover`, which can be said anywhere.
 pub async fn order_hand_over(on: &Instance, to: &Instance) -> Result<()> {
     let output = on.run(&[APPLICATION, "handover", "--to", to.id()]).await?;
