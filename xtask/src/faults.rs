@@ -57,6 +57,7 @@ pub async fn run(args: Args) -> Result<()> {
                 lines.push(line);
                 let broken = broken_promises(fault, &outcome.verdict);
                 if !broken.is_empty() {
+                    eprintln!("{}: {broken:#?}", fault.name);
                     failures.push(format!("{}: {}\n{}", fault.name, broken.join("; "), outcome.logs));
                 }
             }
