@@ -60,6 +60,8 @@ pub(super) struct Writer {
     pub(super) writing: watch::Sender<Writing>,
     /// The newest transaction that is confirmed, as long as this instance is primary.
     pub(super) confirmed: watch::Sender<Option<Txid>>,
+    /// Counts commits.
+    pub(super) committed: watch::Sender<u64>,
     /// No more clicks are taken; those in the queue are committed.
     pub(super) closing: CancellationToken,
 }
@@ -206,6 +208,7 @@ impl Writer {
                 return Err(error);
             }
         };
+        self.committed.send_modify(|commits| *commits += 1);
         match self.confirm(held).await {
             Ok((txid, confirmation)) => {
                 if let Some(txid) = txid {

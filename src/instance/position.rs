@@ -115,6 +115,13 @@ impl fmt::Display for Txid {
     }
 }
 
+/// As LiteFS writes it.
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:016x}", self.txid, self.checksum)
+    }
+}
+
 impl FromStr for Txid {
     type Err = InvalidTxid;
 
