@@ -101,7 +101,7 @@ impl Server {
         let Self { counter, mut writer, instance, public, private } = self;
         tracing::info!("Server listening at http://{}", public.local_addr()?);
         let (under_way, close) = (TaskTracker::new(), CancellationToken::new());
-        let pages = web::router(counter.clone(), instance.clone(), under_way.clone());
+        let pages = web::router(counter.clone(), instance.clone(), under_way.clone(), stop.clone());
         let pages = axum::serve(public, pages).with_graceful_shutdown(close.clone().cancelled_owned());
         let private = async {
             let Some(listener) = private else { return Ok(()) };

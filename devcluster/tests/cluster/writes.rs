@@ -1,5 +1,6 @@
 use devcluster::{Cluster, Options, instance::State};
 use reqwest::StatusCode;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{ELECTION, SOON, Visitor, eventually, everywhere, heir, is_primary, primary, start};
@@ -133,4 +134,42 @@ async fn a_click_that_meets_a_locked_database_is_refused_and_the_next_ones_are_c
     let after = answer.await["count"].as_i64().unwrap();
     assert!(after > count, "{count}, then {after}");
     everywhere(&cluster, after).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_click_that_is_committed_and_not_confirmed_is_settled_by_its_key_and_else_unknown() {
+    let cluster = start().await;
+    // Not in San Jose, where every other request would meet the frozen candidate's proxy.
+    let mut visitor = Visitor::in_region(&cluster, "ams");
+    confirmed_by(&mut visitor, "candidates").await;
+    let (primary, other) = (primary(&cluster).await, heir(&cluster).await);
+
+    other.signal("litefs", Signal::STOP).unwrap();
+    let seen = visitor.cookie.clone();
+    let before = visitor.look().await.count;
+    let answer = visitor.post(b"intent=increment".to_vec()).await;
+    assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(!answer.headers().contains_key("fly-replay"));
+    assert!(answer.text().await.unwrap().contains("not known whether this click was counted"));
+    assert!(primary.log().contains("did not confirm it within 2 s"), "{}", primary.log());
+    // It is committed, and nobody's cookie says so before it is confirmed: LiteFS's own would.
+    eventually("the click is seen", SOON, async || match visitor.look().await.count {
+        count if count == before + 1 => Ok(()),
+        count => Err(count.to_string()),
+    })
+    .await;
+    assert_eq!(visitor.cookie, seen);
+    // The candidate is no longer up, so that the next click need not wait for it.
+    assert_eq!(visitor.click_with_key().await.unwrap()["confirmation"], "alone");
+
+    other.signal("litefs", Signal::CONT).unwrap();
+    confirmed_by(&mut visitor, "candidates").await;
+    other.signal("litefs", Signal::STOP).unwrap();
+    let before = visitor.look().await.count;
+    // Committed, not confirmed in time, and tried again by the application itself: one click.
+    let answer = visitor.click_with_key().await.unwrap();
+    assert_eq!((&answer["confirmation"], &answer["count"]), (&"alone".into(), &Value::from(before + 1)));
+    assert_eq!(visitor.look().await.count, before + 1);
+    other.signal("litefs", Signal::CONT).unwrap();
+    everywhere(&cluster, before + 1).await;
 }
