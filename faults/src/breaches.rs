@@ -167,7 +167,7 @@ pub async fn try_out(breach: &Breach, extent: Extent) -> Result<()> {
     let expected: BTreeSet<Violation> =
         expected.into_iter().filter(|shows| !BY_PRODUCTS.contains(shows)).collect();
     let is_shown = match breach.shows {
-        Violation::Waiting => !outcome.verdict.own_click_pauses.is_empty(),
+        Violation::Waiting => outcome.verdict.waits_in_vain() > 0,
         Violation::Noticed => outcome.verdict.failed_first_tries > 0,
         _ => true,
     };

@@ -1,7 +1,7 @@
 //! The verdict on a history. Knows no cluster: it counts.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -36,9 +36,9 @@ pub struct Verdict {
     pub unequal: Vec<String>,
     /// The longest time without any acknowledgement, while all were trying.
     pub write_pause: Pause,
-    /// The longest time that one visitor waited for a page, by the region in which they entered.
+    /// The longest time that somebody who only looks waited for a page, by the region in which they entered.
     pub read_pauses: Pauses,
-    /// The same for those whom LiteFS's proxy told that their click had not reached their instance yet (`504`).
+    /// The same for those who click, and may have to wait until their click has reached their instance.
     pub own_click_pauses: Pauses,
     /// Clicks that were refused, with an answer that no fault explains.
     pub refused: Vec<String>,
@@ -55,9 +55,6 @@ pub struct Pause {
 
 /// The longest of each region.
 pub type Pauses = BTreeMap<&'static str, Pause>;
-
-/// LiteFS's proxy has waited for the cookie's transaction in vain.
-const PROXY_TIMEOUT: u16 = 504;
 
 /// Judges.
 #[must_use]
@@ -99,6 +96,14 @@ impl Verdict {
         let counts = counts.into_iter().filter(|(count, _)| *count > 0);
         let counts = counts.map(|(count, what)| format!("{count} {what}"));
         counts.chain(self.unequal.iter().cloned()).chain(self.refused.iter().cloned()).collect()
+    }
+}
+
+impl Verdict {
+    /// How many pages LiteFS's proxy did not give since the cookie's transaction had not come within 5 s.
+    #[must_use]
+    pub fn waits_in_vain(&self) -> usize {
+        self.failed_reads.get("504").copied().unwrap_or_default()
     }
 }
 
@@ -251,13 +256,13 @@ fn read_pauses(history: &History) -> (Pauses, Pauses) {
     for read in history.reads.iter().filter(|read| read.done > history.struck) {
         by_visitor.entry(read.visitor).or_default().push(read);
     }
+    let clicking: HashSet<usize> = history.clicks.iter().map(|click| click.visitor).collect();
     let (mut pauses, mut own_click_pauses) = (Pauses::new(), Pauses::new());
-    for mut reads in by_visitor.into_values() {
+    for (visitor, mut reads) in by_visitor {
+        let pauses = if clicking.contains(&visitor) { &mut own_click_pauses } else { &mut pauses };
         reads.sort_unstable_by_key(|read| read.sent);
         for wait in reads.split_inclusive(|read| read.seen.is_ok()) {
             let (first, last) = (wait[0], wait[wait.len() - 1]);
-            let is_for_own_click = wait.iter().any(|read| has_status(read, PROXY_TIMEOUT));
-            let pauses = if is_for_own_click { &mut own_click_pauses } else { &mut pauses };
             let pause = Pause::between(first.sent, last.done);
             let longest: &mut Pause = pauses.entry(first.region).or_default();
             if pause.time > longest.time {
@@ -266,10 +271,6 @@ fn read_pauses(history: &History) -> (Pauses, Pauses) {
         }
     }
     (pauses, own_click_pauses)
-}
-
-fn has_status(read: &Read, status: u16) -> bool {
-    read.seen.as_ref().is_err_and(|failure| failure.status == Some(status))
 }
 
 /// No fault makes a click one that is not understood. Three tell as much as all.
@@ -459,7 +460,7 @@ mod tests {
         history.struck = at(505);
         let verdict = check(&history);
         assert_eq!(verdict.write_pause, Pause { from: at(510), time: at(20) });
-        assert_eq!(verdict.read_pauses["ams"].time, at(10));
+        assert_eq!(verdict.own_click_pauses["ams"].time, at(10));
     }
 
     #[test]
@@ -467,7 +468,7 @@ mod tests {
         let failed = |sent| Read { seen: Err(failure(sent + 10)), ..read(sent, 0) };
         let reads = vec![read(0, 6), failed(20), failed(40), read(60, 6), read(80, 6)];
         let elsewhere = Read { visitor: 1, region: "syd", ..read(30, 6) };
-        let mut history = history(vec![click(0, 6)], 6);
+        let mut history = history(Vec::new(), 5);
         history.reads = reads;
         history.reads.push(elsewhere);
         let verdict = check(&history);
@@ -478,13 +479,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_for_the_own_click_is_told_apart() {
-        let mut late = read(20, 0);
-        late.seen = Err(Failure { status: Some(504), ..failure(30) });
+    fn who_clicks_is_told_apart_from_who_only_looks() {
+        let late = Read { seen: Err(Failure { status: Some(504), ..failure(30) }), ..read(20, 0) };
         let mut history = history(vec![click(0, 6)], 6);
-        history.reads = vec![read(0, 6), late, read(40, 6)];
+        history.reads = vec![Read { visitor: 1, ..read(0, 6) }, late, read(40, 6)];
         let verdict = check(&history);
         assert_eq!((verdict.read_pauses["ams"].time, verdict.own_click_pauses["ams"].time), (at(10), at(30)));
+        assert_eq!(verdict.waits_in_vain(), 1);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Fault {
     pub confirm: &'static str,
     /// The longest time without an acknowledgement.
     pub writes: Limit,
-    /// The longest time that visitors wait for a page who enter where the candidates are.
+    /// The longest time that somebody who only looks waits for a page, entering where the candidates are.
     pub reads: Limit,
     /// The same for all others.
     pub reads_elsewhere: Limit,
@@ -81,8 +81,8 @@ pub fn broken_promises(fault: &Fault, verdict: &Verdict) -> Vec<String> {
             ));
         }
     }
-    if fault.no_waiting && !verdict.own_click_pauses.is_empty() {
-        broken.push(format!("visitors waited for a transaction in vain: {:?}", verdict.own_click_pauses));
+    if fault.no_waiting && verdict.waits_in_vain() > 0 {
+        broken.push(format!("visitors waited {} times for a transaction in vain", verdict.waits_in_vain()));
     }
     let (near, elsewhere) = near_and_elsewhere(&verdict.read_pauses);
     for (what, pause, limit) in [

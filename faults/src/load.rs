@@ -21,8 +21,10 @@ use crate::{
 
 /// Where visitors enter. In the last one no instance is.
 pub const REGIONS: [&str; 4] = ["sjc", "ams", "syd", "nrt"];
-/// How many there are.
+/// How many click, and look meanwhile.
 pub const VISITORS: usize = 16;
+/// How many only look: one in each region.
+const ONLOOKERS: usize = REGIONS.len();
 
 /// Between an acknowledgement and the next click.
 const THINKING: Duration = Duration::from_millis(10);
@@ -60,6 +62,9 @@ impl Load {
         let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
         let (count, acknowledged) = watch::channel(0);
         let (mut clickers, mut readers) = (JoinSet::new(), JoinSet::new());
+        for number in VISITORS..VISITORS + ONLOOKERS {
+            readers.spawn(read(number, visitor(number)?, since, give_up.clone()));
+        }
         for (number, visitor) in visitors.iter().enumerate() {
             let (stop, give_up, count) = (stop.clone(), give_up.clone(), count.clone());
             clickers.spawn(click(number, visitor.clone(), since, count, stop, give_up.clone()));

@@ -11,7 +11,7 @@ use crate::{
 
 const HEAD: &str = "\
 | fault | promise | clicks | failed first tries | acknowledged alone | lost | of those acknowledged alone | counted twice \
-| writes paused | expected | reads paused: near the candidates, elsewhere, for an own click | expected |
+| writes paused | expected | reads paused, for who only looks: near the candidates, elsewhere; for who clicks | expected |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |";
 
 /// Between these two lines of the page the table stands.
@@ -39,7 +39,7 @@ pub fn line(fault: &Fault, verdict: &Verdict) -> String {
         verdict.counted_twice.to_string(),
         seconds(verdict.write_pause.time),
         limit(fault.writes),
-        format!("{}, {}, {}", seconds(near), seconds(elsewhere), seconds(own_click)),
+        format!("{}, {}; {}", seconds(near), seconds(elsewhere), seconds(own_click)),
         format!("{}; {}", limit(fault.reads), limit(fault.reads_elsewhere)),
     ];
     format!("| {} |", cells.join(" | "))
