@@ -83,6 +83,8 @@ pub struct Counted {
     pub count: i64,
     /// A transaction that holds it and is confirmed. `None` without LiteFS.
     pub txid: Option<Txid>,
+    /// A [`Snapshot`] of at least this version shows it.
+    pub version: u64,
     /// Who has it.
     pub confirmation: Confirmation,
 }

@@ -220,9 +220,10 @@ impl Writer {
                 } else {
                     held.say(Said::Nothing);
                 }
+                let version = txid.map_or(*self.committed.borrow(), |txid| txid.0);
                 for (click, result) in batch.drain(..).zip(results) {
                     let confirmation = confirmation.clone();
-                    click.tell(result.map(|count| Counted { count, txid, confirmation }));
+                    click.tell(result.map(|count| Counted { count, txid, version, confirmation }));
                 }
             }
             Err(reason) => {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     counter::{ClickError, Counted, Intent, Key},
-    instance::{Confirmation, Replay},
+    instance::{Confirmation, Instance, Replay},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -46,7 +46,9 @@ pub(super) async fn count(
 ) -> Result<Response, Refused> {
     let click = Click::read(&headers, &form)?;
     match settle(&app, &click, &headers).await {
-        Ok(Settled::Counted(counted)) if wants_json(&headers) => Ok(Json(as_json(&counted)).into_response()),
+        Ok(Settled::Counted(counted)) if wants_json(&headers) => {
+            Ok(Json(as_json(&counted, &app.instance)).into_response())
+        }
         Ok(Settled::Counted(_)) => Ok(Redirect::to("/").into_response()),
         Ok(Settled::Elsewhere(replay)) => Ok(error::replayed(&replay)),
         Err(error) => Err(Refused { error, click: Some(click) }),
@@ -132,7 +134,7 @@ fn wants_json(headers: &HeaderMap) -> bool {
     accepted.split(',').any(|kind| kind.split(';').next().unwrap_or_default().trim() == "application/json")
 }
 
-fn as_json(counted: &Counted) -> serde_json::Value {
+fn as_json(counted: &Counted, written_at: &Instance) -> serde_json::Value {
     let (confirmation, by) = match &counted.confirmation {
         Confirmation::Standalone => ("standalone", Vec::new()),
         Confirmation::Off => ("off", Vec::new()),
@@ -140,7 +142,15 @@ fn as_json(counted: &Counted) -> serde_json::Value {
         Confirmation::Candidates(ids) => ("candidates", ids.iter().map(ToString::to_string).collect()),
     };
     let txid = counted.txid.map(|txid| txid.to_string());
-    json!({ "count": counted.count, "txid": txid, "confirmation": confirmation, "by": by })
+    json!({
+        "count": counted.count,
+        "version": counted.version,
+        "txid": txid,
+        "instance": written_at.id().to_string(),
+        "region": written_at.region().to_string(),
+        "confirmation": confirmation,
+        "by": by,
+    })
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
