@@ -111,7 +111,7 @@ impl Listener {
             tokio::select! {
                 changed = self.seen.changed() => changed.ok()?,
                 changed = self.role.changed() => changed.ok()?,
-                () = pin!(overdue) => {}
+                () = pin!(overdue), if seen.is_some() => {}
                 () = self.stop.cancelled() => return None,
             }
         }

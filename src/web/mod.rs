@@ -65,6 +65,7 @@ impl App {
                 Route::Replay(replay) => return Ok(Some(replay.clone())),
                 Route::Nowhere(reason @ Nowhere::TooManyHops) => return Err(reason.clone().into()),
                 Route::Nowhere(reason) => reason.clone().into(),
+                Route::Here if self.counter.is_failing().is_some() => Error::NotCounted,
                 Route::Here => Error::Starting,
             };
             tokio::select! {
