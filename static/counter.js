@@ -101,7 +101,6 @@ function confirmed({ confirmation, by }) {
 function tell(text, kind = "") {
   story.textContent = text;
   story.className = kind;
-  story.hidden = false;
 }
 
 // Begins with the time, as the keys in the forms do (UUID version 7).
