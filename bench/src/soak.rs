@@ -1,0 +1,79 @@
+//! Load for a long time: does anything grow?
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{
+    chart::Series,
+    load::{Outcome, Workload, Wrk, to_float},
+    measure::{Running, median},
+    process,
+    site::Place,
+};
+
+/// Half of them read, half of them click.
+const CONNECTIONS: u32 = 32;
+/// How many points the plots have.
+const POINTS: u32 = 360;
+
+/// What was seen meanwhile.
+pub struct Soak {
+    pub duration: Duration,
+    pub reads: Outcome,
+    pub clicks: Outcome,
+    /// In MiB: the application's memory, LiteFS's, the WAL's size.
+    pub series: [Series; 3],
+}
+
+impl Soak {
+    /// A series' median in the second and in the last fifth: the first one is for warming up.
+    pub fn growth(series: &Series) -> (f64, f64) {
+        let fifth = |number: usize| {
+            let length = series.points.len();
+            let points = &series.points[length * number / 5..length * (number + 1) / 5];
+            median(points.iter().map(|point| point.1).collect())
+        };
+        (fifth(1), fifth(4))
+    }
+}
+
+/// Reads and clicks on the primary, through LiteFS's proxy, as visitors come.
+pub async fn run(ours: &Running, wrk: &Wrk, duration: Duration) -> Result<Soak> {
+    let target = ours.target(Place::Proxy, Workload::Post).await?;
+    let litefs = target.litefs.context("the primary has LiteFS")?;
+    // As the server sees it. Who measures is on another machine, as it were.
+    let wal = format!("/proc/{}/root/litefs/sqlite.db-wal", target.server);
+    let load = |workload| wrk.run(&target.url, target.within, workload, CONNECTIONS, duration);
+    let load = async { tokio::try_join!(load(Workload::Get), load(Workload::PostKeyed)) };
+    let mut load = std::pin::pin!(load);
+    let started = Instant::now();
+    let mut points: [Vec<(f64, f64)>; 3] = Default::default();
+    let mut ticks = interval(duration / POINTS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (reads, clicks) = loop {
+        tokio::select! {
+            outcomes = &mut load => break outcomes?,
+            _ = ticks.tick() => {
+                let minutes = started.elapsed().as_secs_f64() / 60.0;
+                let wal = to_float(fs::metadata(&wal).context("the WAL")?.len()) / 1024.0 / 1024.0;
+                let values = [process::memory(target.server)?, process::memory(litefs)?, wal];
+                for (points, value) in points.iter_mut().zip(values) {
+                    points.push((minutes, value));
+                }
+            }
+        }
+    };
+    ensure!(reads.errors() + clicks.errors() == 0, "requests failed: {reads:?}, {clicks:?}");
+    let names = ["litefs-counter", "LiteFS", "SQLite's WAL"];
+    let mut named = names.into_iter().zip(points);
+    let mut next = || {
+        let (name, points) = named.next().expect("there are three");
+        Series { name: name.to_owned(), points }
+    };
+    Ok(Soak { duration, reads, clicks, series: [next(), next(), next()] })
+}
