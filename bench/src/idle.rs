@@ -18,10 +18,10 @@ pub struct Idle {
 }
 
 /// Starts it this often, and takes the medians.
-pub async fn measure(server: &Server, times: usize, work: &Path) -> Result<Idle> {
+pub async fn measure(server: &Server, times: usize, scratch: &Path) -> Result<Idle> {
     let (mut first_answers, mut memories) = (Vec::new(), Vec::new());
     for _ in 0..times {
-        let running = PlainFile::start(server, &work.join("idle")).await?;
+        let running = PlainFile::start(server, &scratch.join("idle")).await?;
         first_answers.push(running.first_answer.as_secs_f64() * 1000.0);
         let target = running.target("/")?;
         process::rest(&target.processes()).await?;

@@ -35,9 +35,9 @@ pub async fn measure(
     many: u64,
     duration: Duration,
     wrk: &Wrk,
-    work: &Path,
+    scratch: &Path,
 ) -> Result<Option<Keys>> {
-    let running = PlainFile::start(ours, &work.join("keys")).await?;
+    let running = PlainFile::start(ours, &scratch.join("keys")).await?;
     let target = running.target("/")?;
     if !are_known(&server::client()?, &target.page).await? {
         return Ok(None);

@@ -1,6 +1,6 @@
 //! What the figures were measured on.
 
-use std::{fs, path::Path, process::Command, thread};
+use std::{env, fs, path::Path, process::Command, thread};
 
 /// One paragraph.
 pub fn describe() -> String {
@@ -13,10 +13,10 @@ pub fn describe() -> String {
     let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next());
     let memory: u64 = memory.and_then(|kibibytes| kibibytes.parse().ok()).unwrap_or(0);
     let kernel = read("/proc/sys/kernel/osrelease");
-    let litefs = devcluster::Options::default().litefs;
     let versions = [
         version("rustc", &["--version"]),
-        version(litefs, &["version"]),
+        // Its own program does not know, where it was built from source.
+        env::var("LITEFS_VERSION").ok().map(|version| format!("LiteFS {version}")),
         version("wrk", &["-v"]),
         version("node", &["--version"]).map(|version| format!("Node {version}")),
     ];

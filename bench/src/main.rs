@@ -2,11 +2,11 @@
 //!
 //! - [`server`]: who is compared; `src/bin` has those of our own, [`peers`] installs what others published
 //! - [`site`]: where they run: on a plain file, or in a cluster with LiteFS
-//! - [`load`]: wrk
+//! - [`load`][mod@load]: wrk
 //! - [`process`]: what the kernel says of them
 //! - [`measure`]: every server in every place, in rounds
 //! - [`idle`], [`keys`], [`soak`]: start and size, very many keys, a long time
-//! - [`report`], [`chart`], [`machine`]: all that as text and plots; [`document`] puts them into a page
+//! - [`report`], [`targets`], [`chart`], [`machine`]: all that as text and plots; [`document`] puts them into a page
 
 mod chart;
 mod document;
@@ -21,6 +21,7 @@ mod report;
 mod server;
 mod site;
 mod soak;
+mod targets;
 
 use std::{
     fs,
@@ -85,19 +86,19 @@ async fn main() -> Result<()> {
     let started = Instant::now();
     let repository =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("bench is a folder of the checkout")?;
-    let work = repository.join("target/bench");
-    fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
+    let scratch = repository.join("target/bench");
+    fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
     let page =
-        if args.quick { copy_of_page(repository, &work)? } else { repository.join("docs/performance.md") };
-    let wrk = Wrk::new(&work)?;
+        if args.quick { copy_of_page(repository, &scratch)? } else { repository.join("docs/performance.md") };
+    let wrk = Wrk::new(&scratch)?;
     let scale = if args.quick { QUICK } else { FULL };
     if args.quick || args.soak.is_none() {
-        compare(&scale, &wrk, &work, &page).await?;
+        compare(&scale, &wrk, &scratch, &page).await?;
     }
     let soak = args.soak.map(|minutes| Duration::from_secs(minutes * 60)).or(scale.soak);
     if let Some(duration) = soak {
-        let (mut servers, _) = server::all(&work, false).await?;
-        let ours = measure::Running::start(servers.swap_remove(0), &work).await?;
+        let (mut servers, _) = server::all(&scratch, false).await?;
+        let ours = measure::Running::start(servers.swap_remove(0), &scratch).await?;
         let soak = soak::run(&ours, &wrk, duration).await?;
         let section = report::soak(&soak, &machine::describe());
         println!("{section}");
@@ -107,19 +108,19 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn compare(scale: &Scale, wrk: &Wrk, work: &Path, page: &Path) -> Result<()> {
+async fn compare(scale: &Scale, wrk: &Wrk, scratch: &Path, page: &Path) -> Result<()> {
     println!("installing and starting what is compared");
-    let (servers, missing) = server::all(work, scale.peers).await?;
+    let (servers, missing) = server::all(scratch, scale.peers).await?;
     for reason in &missing {
         println!("not measured here: {reason}");
     }
     let ours = servers[0].clone();
     let mut idle = Vec::new();
     for server in servers.iter().filter(|server| server.name != server::UNCONFIRMED) {
-        idle.push(idle::measure(server, scale.starts, work).await?);
+        idle.push(idle::measure(server, scale.starts, scratch).await?);
     }
-    let keys = keys::measure(&ours, scale.keys, scale.extent.duration, wrk, work).await?;
-    let running = measure::start(servers, work).await?;
+    let keys = keys::measure(&ours, scale.keys, scale.extent.duration, wrk, scratch).await?;
+    let running = measure::start(servers, scratch).await?;
     let table = measure::all(&running, wrk, scale.extent).await?;
     drop(running);
     let conditions = if cfg!(debug_assertions) { "Built for debugging." } else { "Release builds." };
@@ -133,13 +134,13 @@ async fn compare(scale: &Scale, wrk: &Wrk, work: &Path, page: &Path) -> Result<(
     };
     let section = report.markdown();
     println!("{section}");
-    report.check()?;
+    targets::check_plain(&report)?;
     document::write(page, COMPARISON, &section, &report.plots())
 }
 
 /// For figures that nobody should read twice.
-fn copy_of_page(repository: &Path, work: &Path) -> Result<PathBuf> {
-    let copy = work.join("performance.md");
+fn copy_of_page(repository: &Path, scratch: &Path) -> Result<PathBuf> {
+    let copy = scratch.join("performance.md");
     fs::copy(repository.join("docs/performance.md"), &copy).context("docs/performance.md")?;
     Ok(copy)
 }

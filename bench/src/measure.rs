@@ -61,8 +61,8 @@ pub struct Running {
 }
 
 impl Running {
-    pub async fn start(server: Server, work: &Path) -> Result<Self> {
-        let plain_file = PlainFile::start(&server, &work.join(server.name)).await?;
+    pub async fn start(server: Server, scratch: &Path) -> Result<Self> {
+        let plain_file = PlainFile::start(&server, &scratch.join(server.name)).await?;
         let replicated = Replicated::start(&server).await?;
         Ok(Self { server, plain_file, replicated })
     }
@@ -77,11 +77,11 @@ impl Running {
 }
 
 /// Starts all of them, each with a cluster of its own.
-pub async fn start(servers: Vec<Server>, work: &Path) -> Result<Vec<Running>> {
+pub async fn start(servers: Vec<Server>, scratch: &Path) -> Result<Vec<Running>> {
     let mut starts = JoinSet::new();
     for (index, server) in servers.into_iter().enumerate() {
-        let work = work.to_owned();
-        starts.spawn(async move { (index, Running::start(server, &work).await) });
+        let scratch = scratch.to_owned();
+        starts.spawn(async move { (index, Running::start(server, &scratch).await) });
     }
     let mut running = starts.join_all().await;
     running.sort_by_key(|(index, _)| *index);
@@ -142,9 +142,8 @@ fn is_wanted(cell: Cell, extent: Extent) -> bool {
     let is_same = server == UNCONFIRMED && place == Place::PlainFile;
     let is_left_out = extent.sparse
         && match place {
-            Place::PlainFile => false,
             Place::Primary => workload == Workload::Get,
-            Place::Replica => false,
+            Place::PlainFile | Place::Replica => false,
             Place::Proxy => workload != Workload::Post,
         };
     in_general && !is_same && !is_left_out

@@ -21,8 +21,8 @@ pub const NODE: &str = "Express + better-sqlite3 (Node)";
 const INSTALL: Duration = Duration::from_mins(5);
 
 /// Installs LiteFS's example, whose clicks add a person instead of counting.
-pub async fn go(work: &Path) -> Result<Server> {
-    let folder = work.join("go");
+pub async fn go(scratch: &Path) -> Result<Server> {
+    let folder = scratch.join("go");
     let module = "github.com/superfly/litefs-example/cmd/litefs-example@latest";
     let mut install = Command::new("go");
     install.args(["install", module]).env("GOBIN", &folder).env("CC", "cc");
@@ -41,8 +41,8 @@ pub async fn go(work: &Path) -> Result<Server> {
 }
 
 /// Installs what `peers/node` needs.
-pub async fn node(work: &Path) -> Result<Server> {
-    let folder = work.join("node");
+pub async fn node(scratch: &Path) -> Result<Server> {
+    let folder = scratch.join("node");
     fs::create_dir_all(&folder)?;
     for (name, text) in [
         ("package.json", include_str!("../peers/node/package.json")),

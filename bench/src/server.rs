@@ -38,16 +38,17 @@ pub struct Server {
 }
 
 /// All that can run here, and why others cannot. `peers`: also what others published.
-pub async fn all(work: &Path, peers: bool) -> Result<(Vec<Server>, Vec<String>)> {
+pub async fn all(scratch: &Path, peers: bool) -> Result<(Vec<Server>, Vec<String>)> {
     let ours = built(OURS, "litefs-counter");
-    let bare = Server { environment: record(&ours, work).await?, counts: false, ..built(BARE, "bare") };
+    let bare = Server { environment: record(&ours, scratch).await?, counts: false, ..built(BARE, "bare") };
     let mut unconfirmed = Server { name: UNCONFIRMED, ..ours.clone() };
     unconfirmed.environment.push(("CONFIRM_WRITES".to_owned(), "off".to_owned()));
     let mut servers = vec![ours, bare, built(PLAIN, "plain")];
     let mut missing = Vec::new();
     if peers {
         servers.insert(1, unconfirmed);
-        for (name, peer) in [(peers::GO, peers::go(work).await), (peers::NODE, peers::node(work).await)] {
+        for (name, peer) in [(peers::GO, peers::go(scratch).await), (peers::NODE, peers::node(scratch).await)]
+        {
             match peer {
                 Ok(peer) => servers.push(peer),
                 Err(error) => missing.push(format!("{name}: {}", peers::without_addresses(&error))),
@@ -71,8 +72,8 @@ fn built(name: &'static str, program: &str) -> Server {
 }
 
 /// What the application answers, byte for byte, for the bare handler to repeat.
-async fn record(ours: &Server, work: &Path) -> Result<Vec<(String, String)>> {
-    let running = PlainFile::start(ours, &work.join("recorded")).await?;
+async fn record(ours: &Server, scratch: &Path) -> Result<Vec<(String, String)>> {
+    let running = PlainFile::start(ours, &scratch.join("recorded")).await?;
     let client = client()?;
     let page = client.get(running.url()).send().await?;
     let page = recorded(page).await?;

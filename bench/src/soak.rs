@@ -69,11 +69,9 @@ pub async fn run(ours: &Running, wrk: &Wrk, duration: Duration) -> Result<Soak> 
         }
     };
     ensure!(reads.errors() + clicks.errors() == 0, "requests failed: {reads:?}, {clicks:?}");
-    let names = ["litefs-counter", "LiteFS", "SQLite's WAL"];
-    let mut named = names.into_iter().zip(points);
-    let mut next = || {
-        let (name, points) = named.next().expect("there are three");
-        Series { name: name.to_owned(), points }
-    };
-    Ok(Soak { duration, reads, clicks, series: [next(), next(), next()] })
+    let [memory, litefs_memory, wal] = points;
+    let series = |name: &str, points| Series { name: name.to_owned(), points };
+    let series =
+        [series("litefs-counter", memory), series("LiteFS", litefs_memory), series("SQLite's WAL", wal)];
+    Ok(Soak { duration, reads, clicks, series })
 }
