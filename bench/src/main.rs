@@ -134,7 +134,7 @@ async fn compare(scale: &Scale, wrk: &Wrk, scratch: &Path, page: &Path) -> Resul
     };
     let section = report.markdown();
     println!("{section}");
-    targets::check_plain(&report)?;
+    targets::check(&report)?;
     document::write(page, COMPARISON, &section, &report.plots())
 }
 

@@ -18,8 +18,13 @@ const PLAIN_POST: f64 = 325.0 / 81_000.0;
 /// How much worse it may do.
 const TOLERANCE: f64 = 0.8;
 
-/// Fails where the handler that the application is compared with does worse than it should.
-pub fn check_plain(report: &Report) -> Result<()> {
+/// Fails where the figures mean nothing: requests were refused that should not be, or the handler that the application
+/// is compared with does worse than it should.
+pub fn check(report: &Report) -> Result<()> {
+    for (cell, figures) in &report.table {
+        let must_answer = [OURS, UNCONFIRMED, BARE].contains(&cell.server);
+        ensure!(!must_answer || figures.errors == 0, "{} requests failed: {cell:?}", figures.errors);
+    }
     for (workload, share) in [(Get, PLAIN_GET), (Post, PLAIN_POST)] {
         let rate = |server| report.rate(Primary, workload, TYPICAL, server);
         let Some((plain, bare)) = rate(PLAIN).zip(rate(BARE)) else { continue };
