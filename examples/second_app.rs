@@ -44,6 +44,7 @@ async fn main() -> anyhow::Result<()> {
             dir: PathBuf::from(dir),
             database: variable("DATABASE_FILENAME", "sqlite.db"),
             url: variable("LITEFS_URL", "http://localhost:20202"),
+            consul: None,
         }),
     });
     tokio::spawn(follow(instance.clone()));

@@ -1,13 +1,13 @@
 //! What the application is told at start, by flags or by the environment. `--help` is written from here.
 
-use std::{env, ffi::OsStr, net::IpAddr, path::PathBuf};
+use std::{env, ffi::OsStr, net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{Arg, CommandFactory, Parser, error::ErrorKind};
+use clap::{Arg, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    counter::Database,
-    instance::{AppName, InstanceId, LiteFs, Region, Settings},
+    counter::{self, Keep},
+    instance::{AppName, ConsulKey, InstanceId, LiteFs, Policy, Region, Settings},
 };
 
 /// A counter on SQLite, replicated to many regions by LiteFS.
@@ -16,6 +16,10 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Config {
+    /// Without one, the application is served
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Port of the pages. LiteFS's proxy stands before it: do not expose it beside the proxy's
     #[arg(long, env, value_name = "PORT", default_value = "8081", hide_env = true, value_parser = port)]
     pub port: u16,
@@ -54,7 +58,28 @@ pub struct Config {
     #[arg(long, env, value_name = "PRIMARY_REGION", hide_env = true)]
     pub primary_region: Option<Region>,
 
-    /// HOST:PORT of a second listener, for what only the private network may see (now: /healthcheck). Not set: none
+    /// Consul, which holds LiteFS's lease; set by `fly consul attach`
+    #[arg(long, env, value_name = "FLY_CONSUL_URL", hide_env = true, hide_env_values = true)]
+    pub fly_consul_url: Option<String>,
+
+    /// The lease's key, as `consul.key` in litefs.yml. Not set: `litefs/FLY_APP_NAME`
+    #[arg(long, env, value_name = "CONSUL_KEY", hide_env = true)]
+    pub consul_key: Option<String>,
+
+    /// When a click is acknowledged with LiteFS: `available`, once every other candidate that is up has it; `strict`, never
+    /// without another candidate; `off`, when it is committed here
+    #[arg(long, env, value_name = "CONFIRM_WRITES", default_value = "available", hide_env = true, value_parser = policy)]
+    pub confirm_writes: Policy,
+
+    /// For how many hours a click is known by its key
+    #[arg(long, env, value_name = "KEY_HOURS", default_value = "24", hide_env = true, value_parser = hours)]
+    pub key_hours: u32,
+
+    /// How many keys are kept at most; clicks with new ones are refused where all are younger than ten minutes
+    #[arg(long, env, value_name = "KEY_LIMIT", default_value = "1000000", hide_env = true, value_parser = limit)]
+    pub key_limit: u64,
+
+    /// HOST:PORT of a second listener, for what only the private network may reach: /healthcheck, /handover. Not set: none
     #[arg(long, env, value_name = "PRIVATE_ADDR", hide_env = true, value_parser = host_and_port)]
     pub private_addr: Option<String>,
 
@@ -62,6 +87,17 @@ pub struct Config {
     #[arg(long = "log", env = "RUST_LOG", value_name = "RUST_LOG", hide_env = true)]
     #[arg(default_value = "info", value_parser = log_filter)]
     pub log: String,
+}
+
+/// What else the program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Has another candidate become primary, and stops nothing. To be run on any instance's machine
+    Handover {
+        /// The instance that is to take over. Not given: any candidate that has all transactions
+        #[arg(long, value_name = "INSTANCE")]
+        to: Option<InstanceId>,
+    },
 }
 
 impl Config {
@@ -91,6 +127,12 @@ impl Config {
             let path = self.database.display();
             return Err(format!("DATABASE_URL is sqlite://{path}, a directory: expected the path of a file"));
         }
+        if self.fly_consul_url.as_ref().is_some_and(|url| consul_url(url).is_none()) {
+            // Without the value, whose password is a token; clap would show it.
+            return Err(
+                "invalid value for FLY_CONSUL_URL: expected http(s)://:TOKEN@HOST:PORT/PREFIX".to_owned()
+            );
+        }
         let Some(dir) = &self.litefs_dir else { return Ok(()) };
         if self.fly_machine_id.is_none() {
             return Err(
@@ -106,6 +148,19 @@ impl Config {
                 self.database.display(),
                 dir = dir.display()
             ));
+        }
+        if self.confirm_writes != Policy::Off {
+            for (name, is_set) in [
+                ("FLY_APP_NAME", self.fly_app_name.is_some()),
+                ("FLY_CONSUL_URL", self.fly_consul_url.is_some()),
+            ] {
+                if !is_set {
+                    return Err(format!(
+                        "{name} is not set, and LITEFS_DIR is: without it no click can be confirmed. Expected what Fly \
+                         sets (FLY_CONSUL_URL: `fly consul attach`), or CONFIRM_WRITES=off"
+                    ));
+                }
+            }
         }
         Ok(())
     }
@@ -124,14 +179,26 @@ impl Config {
                 dir,
                 database: file.to_string_lossy().into_owned(),
                 url: self.litefs_url.clone(),
+                consul: self.consul(),
             }),
         }
     }
 
-    /// Where the database is.
+    fn consul(&self) -> Option<ConsulKey> {
+        let app = self.fly_app_name.as_ref();
+        let key = self.consul_key.clone().or_else(|| Some(format!("litefs/{}", app?)))?;
+        Some(ConsulKey { url: consul_url(self.fly_consul_url.as_ref()?)?, key })
+    }
+
+    /// What the counter is told.
     #[must_use]
-    pub fn database(&self) -> Database {
-        Database { file: self.database.clone() }
+    pub fn counter(&self) -> counter::Settings {
+        let age = Duration::from_hours(self.key_hours.into());
+        counter::Settings {
+            database: self.database.clone(),
+            confirm: self.confirm_writes,
+            keep: Keep { age, most: self.key_limit },
+        }
     }
 }
 
@@ -160,6 +227,35 @@ fn http_url(url: &str) -> Result<String, String> {
         url.scheme() == "http" && url.has_host() && url.query().or(url.fragment()).is_none()
     });
     if valid { Ok(url.trim_end_matches('/').to_owned()) } else { Err("expected http://HOST:PORT".to_owned()) }
+}
+
+fn consul_url(url: &str) -> Option<reqwest::Url> {
+    reqwest::Url::parse(url).ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().or(url.fragment()).is_none()
+    })
+}
+
+fn policy(name: &str) -> Result<Policy, String> {
+    match name {
+        "available" => Ok(Policy::Available),
+        "strict" => Ok(Policy::Strict),
+        "off" => Ok(Policy::Off),
+        _ => Err("expected available, strict or off".to_owned()),
+    }
+}
+
+fn hours(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|hours| *hours > 0)
+        .ok_or_else(|| "expected a whole number of hours, at least 1".to_owned())
+}
+
+fn limit(text: &str) -> Result<u64, String> {
+    text.parse()
+        .ok()
+        .filter(|limit| *limit > 0)
+        .ok_or_else(|| "expected a number of keys, at least 1".to_owned())
 }
 
 fn host_and_port(address: &str) -> Result<String, String> {

@@ -3,6 +3,7 @@
 //! Dependencies point one way: `main` → [`web`] → [`counter`] → [`instance`].
 //!
 //! - [`config`]: what the application is told at start
+//! - [`handover`]: the command `litefs-counter handover`
 //! - [`instance`]: which instance this is and what it may do; the only module that knows LiteFS and Fly
 //! - [`counter`]: the count; the only module that speaks SQL
 //! - [`web`]: pages and forms; the only module that visitors speak to
@@ -23,6 +24,7 @@
 
 pub mod config;
 pub mod counter;
+pub mod handover;
 pub mod instance;
 pub mod web;
 
@@ -30,15 +32,24 @@ use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{net::TcpListener, task::JoinHandle, time};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use config::Config;
 use counter::Counter;
-use instance::Instance;
+use instance::{Instance, Role};
 
+/// How long another candidate may take to become primary in this one's place. It takes well under a second.
+const HAND_OVER: Duration = Duration::from_secs(12);
 /// How long requests under way may take to end once the application is told to stop. LiteFS waits for this process,
 /// and Fly kills both after `kill_timeout`.
 const DRAIN: Duration = Duration::from_secs(2);
+/// The same where there is another primary to wait for: `web` holds a click for 5 s.
+const DRAIN_REPLICATED: Duration = Duration::from_secs(6);
+/// How long an answer may take through LiteFS's proxy, which nobody can see pass. LiteFS closes the proxy as soon as this
+/// process has ended, whatever is under way in it.
+const PROXY: Duration = Duration::from_millis(250);
+/// How long connections may take to close after the last answer.
+const LAST_CONNECTIONS: Duration = Duration::from_secs(1);
 /// How long the last commit may take after that.
 const CLOSE: Duration = Duration::from_millis(500);
 
@@ -69,7 +80,7 @@ impl Server {
             None => None,
         };
         let instance = Instance::start(config.instance());
-        let (counter, writer) = Counter::start(&config.database(), instance.clone());
+        let (counter, writer) = Counter::start(config.counter(), instance.clone());
         Ok(Self { counter: Arc::new(counter), writer, instance, public, private })
     }
 
@@ -84,26 +95,39 @@ impl Server {
         self.private.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Serves until `stop`, then ends what is under way, and commits what was taken.
+    /// Serves until `stop`, then hands the role over if this instance is primary, ends what is under way, and commits
+    /// what was taken. Fails where LiteFS's mount is lost.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { counter, mut writer, instance, public, private } = self;
         tracing::info!("Server listening at http://{}", public.local_addr()?);
-        let pages = web::router(counter.clone(), instance.clone());
-        let pages = axum::serve(public, pages).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let (under_way, close) = (TaskTracker::new(), CancellationToken::new());
+        let pages = web::router(counter.clone(), instance.clone(), under_way.clone());
+        let pages = axum::serve(public, pages).with_graceful_shutdown(close.clone().cancelled_owned());
         let private = async {
             let Some(listener) = private else { return Ok(()) };
-            let router = web::private_router(counter.clone(), instance);
-            axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await
+            let router = web::private_router(counter.clone(), instance.clone());
+            axum::serve(listener, router).with_graceful_shutdown(close.clone().cancelled_owned()).await
         };
         let serving = async { tokio::try_join!(pages.into_future(), private) };
-        let overdue = async {
+        let stopping = async {
             stop.cancelled().await;
-            time::sleep(DRAIN).await;
+            hand_over(&counter, &instance).await;
+            let overdue = time::sleep(if instance.is_replicated() { DRAIN_REPLICATED } else { DRAIN });
+            tokio::select! {
+                () = all_answered(&under_way, &instance) => {}
+                () = overdue => {}
+            }
+            close.cancel();
+            time::sleep(LAST_CONNECTIONS).await;
         };
         tokio::select! {
             ended = serving => { ended.context("serving")?; }
-            () = overdue => tracing::warn!("Requests were still under way, and are cut off."),
+            () = stopping => tracing::warn!("Requests were still under way, and are cut off."),
             ended = &mut writer => anyhow::bail!("the writer ended before it was told to: {ended:?}"),
+            () = instance.mount_is_lost() => anyhow::bail!(
+                "LiteFS's directory is no longer mounted: LiteFS has died, or somebody has unmounted it. \
+                 This process ends, so that the machine starts both anew"
+            ),
         }
         counter.close();
         match time::timeout(CLOSE, writer).await {
@@ -113,5 +137,32 @@ impl Server {
             }
         }
         Ok(())
+    }
+}
+
+/// So that nobody has to wait until the lease has run out. Without another candidate this instance stops all the same.
+async fn hand_over(counter: &Counter, instance: &Instance) {
+    if !matches!(instance.role(), Ok(Role::Primary)) {
+        return;
+    }
+    // How it went is in the writer's log.
+    if time::timeout(HAND_OVER, counter.hand_over(None)).await.is_err() {
+        tracing::warn!("The role was not handed over in time.");
+    }
+}
+
+/// Goes on listening until then: LiteFS's proxy takes a connection of its own for many a request, and Fly's proxy
+/// sends some until it knows that this instance stops.
+async fn all_answered(under_way: &TaskTracker, instance: &Instance) {
+    under_way.close();
+    loop {
+        under_way.wait().await;
+        if !instance.is_replicated() {
+            return;
+        }
+        time::sleep(PROXY).await;
+        if under_way.is_empty() {
+            return;
+        }
     }
 }

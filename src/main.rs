@@ -2,7 +2,11 @@
 
 use std::{io::IsTerminal, time::Duration};
 
-use litefs_counter::{Server, config::Config};
+use litefs_counter::{
+    Server,
+    config::{Command, Config},
+    handover,
+};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
@@ -14,33 +18,44 @@ const LEFT_BEHIND: Duration = Duration::from_millis(100);
 
 fn main() -> anyhow::Result<()> {
     let config = Config::read();
+    let runtime = Runtime::new()?;
+    if let Some(Command::Handover { to }) = &config.command {
+        println!("{}", runtime.block_on(handover::run(&config, to.as_ref()))?);
+        return Ok(());
+    }
     tracing_subscriber::fmt()
         .with_env_filter(&config.log)
         .with_ansi(std::io::stdout().is_terminal())
         // They would go to standard error, and panic where that is closed as well.
         .log_internal_errors(false)
         .init();
-    let runtime = Runtime::new()?;
+    let stop = CancellationToken::new();
     let ended = runtime.block_on(async {
-        let stop = stop_signal()?;
-        Server::bind(&config).await?.run(stop).await
+        stop_on_signal(stop.clone())?;
+        Server::bind(&config).await?.run(stop.clone()).await
     });
     runtime.shutdown_timeout(LEFT_BEHIND);
-    ended
+    match ended {
+        // Where its child ends with another status, LiteFS leaves the lease behind, and nobody can write until it has
+        // run out.
+        Err(error) if stop.is_cancelled() => {
+            tracing::error!("{error:#}");
+            Ok(())
+        }
+        ended => ended,
+    }
 }
 
 /// SIGTERM is what Fly sends (fly.toml's `kill_signal`) and LiteFS forwards; SIGINT is Ctrl-C.
-fn stop_signal() -> std::io::Result<CancellationToken> {
-    let stop = CancellationToken::new();
+fn stop_on_signal(stop: CancellationToken) -> std::io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let told = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        told.cancel();
+        stop.cancel();
         tracing::info!("Told to stop.");
     });
-    Ok(stop)
+    Ok(())
 }

@@ -73,7 +73,7 @@ pub struct Backend {
 pub enum BackendState {
     /// It takes requests.
     Started,
-    /// It finishes the requests that it has, and gets no new ones, not even those that name it.
+    /// It finishes the requests that it has, and gets no new ones but replays that name it, while it takes them.
     Stopping,
 }
 

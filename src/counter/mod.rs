@@ -5,13 +5,17 @@
 //! write nor create: on a replica both would fail, or worse, half succeed.
 //!
 //! - here: [`Counter`], what the rest of the application sees
-//! - `writer`: migrations, then clicks, many in one transaction
+//! - `writer`: migrations, then clicks; their confirmation; handing the role over
+//! - `batch`: one transaction for all clicks that wait
+//! - `key`: each click is counted once, however often it is sent
 //! - `reader`: the count, and whether its schema is new enough
 
+mod batch;
+mod key;
 mod reader;
 mod writer;
 
-use std::{path::PathBuf, str::FromStr, sync::LazyLock};
+use std::{fmt, path::PathBuf, str::FromStr, sync::LazyLock};
 
 use sqlx::migrate::Migrator;
 use tokio::{
@@ -20,10 +24,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::instance::Instance;
+use crate::instance::{Confirmation, HandOverError, Instance, InstanceId, Policy, Txid};
 use reader::Reader;
 use writer::{Click, Writer, Writing};
 
+pub use key::{InvalidKey, Keep, Key};
 pub use reader::ReadError;
 
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
@@ -41,16 +46,40 @@ const QUEUE: usize = 4096;
 #[derive(Debug)]
 pub struct Counter {
     clicks: mpsc::Sender<Click>,
+    hand_overs: mpsc::Sender<HandOver>,
     writing: watch::Receiver<Writing>,
+    confirmed: watch::Receiver<Option<Txid>>,
     reader: Reader,
     closing: CancellationToken,
 }
 
-/// Where the database is.
+/// What a counter is told at start.
 #[derive(Clone, Debug)]
-pub struct Database {
-    /// A plain file, or one in LiteFS's directory.
-    pub file: PathBuf,
+pub struct Settings {
+    /// The database: a plain file, or one in LiteFS's directory.
+    pub database: PathBuf,
+    /// When a click is acknowledged.
+    pub confirm: Policy,
+    /// How long a click is known by its key.
+    pub keep: Keep,
+}
+
+/// A click that is counted, or was by an earlier request with the same key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The count after it.
+    pub count: i64,
+    /// A transaction that holds it and is confirmed. `None` without LiteFS.
+    pub txid: Option<Txid>,
+    /// Who has it.
+    pub confirmation: Confirmation,
+}
+
+/// Asks the writer to give the role to another candidate.
+#[derive(Debug)]
+struct HandOver {
+    to: Option<InstanceId>,
+    answer: oneshot::Sender<Result<InstanceId, HandOverError>>,
 }
 
 /// What a click does.
@@ -73,16 +102,26 @@ pub enum ClickError {
     /// The count would leave the 64-bit range. Nothing was changed.
     #[error("the count cannot go beyond {} and {}", i64::MIN, i64::MAX)]
     OutOfRange,
-    /// This instance does not write, or not yet. Nothing was changed.
+    /// The key was used for a click of the other intent. Nothing was changed.
+    #[error("the key stands for another click")]
+    OtherIntent,
+    /// As many keys as may be kept are younger than ten minutes. Nothing was changed.
+    #[error("there is no room for another key")]
+    NoRoom,
+    /// This instance does not write, or not yet, or is handing over. Nothing was changed.
     #[error("this instance is not primary, or has not finished its migrations")]
     NotWriting,
+    /// No click can be acknowledged at this moment. Nothing was changed; the cause is in the log.
+    #[error("nobody could confirm the click")]
+    NotReady,
     /// More clicks arrive than can be written. Nothing was changed.
     #[error("{QUEUE} clicks are waiting already")]
     Full,
     /// The database failed before the commit. Nothing was changed; the cause is in the log.
     #[error("the database failed")]
     Failed,
-    /// The commit failed, or the writer ended under it: the click may have been counted. The cause is in the log.
+    /// It may have been committed, and is not confirmed. With a key, the same click sent again settles it. The cause is
+    /// in the log.
     #[error("it is not known whether the click was counted")]
     Unknown,
 }
@@ -91,20 +130,27 @@ impl Counter {
     /// Starts the writer, and returns its task, which ends after [`Counter::close`], and not before. Nothing is opened
     /// before the role is known. Needs a Tokio runtime.
     #[must_use]
-    pub fn start(database: &Database, instance: Instance) -> (Self, JoinHandle<()>) {
+    pub fn start(settings: Settings, instance: Instance) -> (Self, JoinHandle<()>) {
         let (clicks, queue) = mpsc::channel(QUEUE);
+        // One at a time; who comes second waits.
+        let (hand_overs, to_hand_over) = mpsc::channel(1);
         let (writing, is_writing) = watch::channel(Writing::No);
+        let (confirmed, is_confirmed) = watch::channel(None);
         let closing = CancellationToken::new();
+        let reader = Reader::new(&settings.database);
         let writer = Writer {
-            database: database.clone(),
+            settings,
             role: instance.watch(),
             instance,
             queue,
+            hand_overs: to_hand_over,
             writing,
+            confirmed,
             closing: closing.clone(),
         };
-        let reader = Reader::new(database);
-        (Self { clicks, writing: is_writing, reader, closing }, tokio::spawn(writer.run()))
+        let counter =
+            Self { clicks, hand_overs, writing: is_writing, confirmed: is_confirmed, reader, closing };
+        (counter, tokio::spawn(writer.run()))
     }
 
     /// The count as this node sees it now.
@@ -130,17 +176,33 @@ impl Counter {
         }
     }
 
-    /// Counts a click, and returns the count after it. Once taken it is counted even if the caller leaves.
-    pub async fn apply(&self, intent: Intent) -> Result<i64, ClickError> {
+    /// The newest transaction that is confirmed. `None` where this instance has confirmed none since it became primary.
+    #[must_use]
+    pub fn confirmed(&self) -> Option<Txid> {
+        *self.confirmed.borrow()
+    }
+
+    /// Counts a click, and returns once it is confirmed. Once taken it is counted even if the caller leaves. A key that
+    /// is known changes nothing and gets the first answer.
+    pub async fn apply(&self, intent: Intent, key: Option<Key>) -> Result<Counted, ClickError> {
         if *self.writing.borrow() != Writing::Yes {
             return Err(ClickError::NotWriting);
         }
         let (answer, answered) = oneshot::channel();
-        self.clicks.try_send(Click { intent, answer }).map_err(|error| match error {
+        self.clicks.try_send(Click { intent, key, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ClickError::Full,
             mpsc::error::TrySendError::Closed(_) => ClickError::NotWriting,
         })?;
         answered.await.unwrap_or(Err(ClickError::Unknown))
+    }
+
+    /// Stops to write, and has another candidate take over: `to`, or any that has all transactions. Where that fails
+    /// this instance goes on. Clicks meanwhile get [`ClickError::NotWriting`].
+    pub async fn hand_over(&self, to: Option<InstanceId>) -> Result<InstanceId, HandOverError> {
+        let (answer, answered) = oneshot::channel();
+        // Where the writer has ended there is no role to hand over.
+        let _ = self.hand_overs.send(HandOver { to, answer }).await;
+        answered.await.unwrap_or(Err(HandOverError::NotPrimary))
     }
 
     /// Takes no more clicks. Those that were taken are still committed, by the writer's task.
@@ -150,12 +212,25 @@ impl Counter {
 }
 
 impl Intent {
+    fn step(self) -> i64 {
+        match self {
+            Self::Increment => 1,
+            Self::Decrement => -1,
+        }
+    }
+
     /// The count after this click; `None` outside of 64 bits.
     fn on(self, count: i64) -> Option<i64> {
-        match self {
-            Self::Increment => count.checked_add(1),
-            Self::Decrement => count.checked_sub(1),
-        }
+        count.checked_add(self.step())
+    }
+}
+
+impl fmt::Display for Intent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Increment => "increment",
+            Self::Decrement => "decrement",
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reading the count, on any node.
 
 use std::{
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use sqlx::{
 };
 use tokio::time;
 
-use super::{Database, MIGRATIONS};
+use super::MIGRATIONS;
 
 /// More connections than cores only wait for each other.
 const CONNECTIONS: u32 = 4;
@@ -46,9 +47,9 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Opens nothing yet: on a new replica there is no file, and opening one would not bring it.
-    pub(super) fn new(database: &Database) -> Self {
+    pub(super) fn new(database: &Path) -> Self {
         let read_only = SqliteConnectOptions::new()
-            .filename(&database.file)
+            .filename(database)
             .read_only(true)
             .create_if_missing(false)
             .busy_timeout(BUSY);

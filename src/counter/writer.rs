@@ -1,6 +1,6 @@
 //! The one writer. While this instance is primary it holds the only connection that writes; otherwise none.
 //!
-//! Clicks that arrive while a transaction is being committed go together into the next one: on LiteFS a
+//! Clicks that arrive while a transaction is being committed and confirmed go together into the next one: on LiteFS a
 //! transaction costs milliseconds, a row in it microseconds. A lone click does not wait for company.
 
 use std::{ops::ControlFlow, time::Duration};
@@ -16,8 +16,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{ClickError, Database, Intent, MIGRATIONS};
-use crate::instance::{Instance, InstanceId, Observed, Role};
+use super::{ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, batch, key::Key, key::Keys};
+use crate::instance::{
+    Confirmation, Confirmer, HandOverError, Instance, InstanceId, Observed, Policy, Position, Role, Txid,
+};
 
 /// The most clicks in one transaction: it bounds how long the first of them waits for the last.
 const BATCH: usize = 1024;
@@ -32,13 +34,14 @@ const FIRST_WORD: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Click {
     pub(super) intent: Intent,
-    pub(super) answer: oneshot::Sender<Result<i64, ClickError>>,
+    pub(super) key: Option<Key>,
+    pub(super) answer: oneshot::Sender<Result<Counted, ClickError>>,
 }
 
 /// Whether clicks are taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Writing {
-    /// This instance is not primary, or has only just become it.
+    /// This instance is not primary, or has only just become it, or is handing the role over.
     No,
     /// It is primary, and has migrated.
     Yes,
@@ -48,14 +51,43 @@ pub(super) enum Writing {
 
 /// The writer's task.
 pub(super) struct Writer {
-    pub(super) database: Database,
+    pub(super) settings: Settings,
     pub(super) instance: Instance,
     pub(super) role: watch::Receiver<Observed>,
     pub(super) queue: mpsc::Receiver<Click>,
+    pub(super) hand_overs: mpsc::Receiver<HandOver>,
     /// Tells everyone else whether clicks are taken.
     pub(super) writing: watch::Sender<Writing>,
+    /// The newest transaction that is confirmed, as long as this instance is primary.
+    pub(super) confirmed: watch::Sender<Option<Txid>>,
     /// No more clicks are taken; those in the queue are committed.
     pub(super) closing: CancellationToken,
+}
+
+/// Why the writer stops to write.
+enum End {
+    /// It was told to close, and the queue is empty.
+    Closed,
+    /// This instance is no longer primary.
+    LeaseLost,
+    /// Another one is to be.
+    HandOver(HandOver),
+}
+
+/// What a primary holds.
+struct Held {
+    connection: SqliteConnection,
+    keys: Keys,
+    confirmer: Confirmer,
+    /// What was last said of the clicks that are not acknowledged, or not by others.
+    said: Said,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    Alone,
+    Refused(String),
 }
 
 impl Writer {
@@ -67,10 +99,10 @@ impl Writer {
             let end = self.hold_database().await;
             self.queue_is_refused();
             match end {
-                Ok(ControlFlow::Break(())) => return,
-                Ok(ControlFlow::Continue(())) => _ = self.writing.send_replace(Writing::No),
+                Ok(End::Closed) => return,
+                Ok(End::LeaseLost | End::HandOver(_)) => _ = self.writing.send_replace(Writing::No),
                 Err(error) => {
-                    let file = self.database.file.display();
+                    let file = self.settings.database.display();
                     error!(%error, %file, "The database cannot be opened, migrated or written; trying again.");
                     self.writing.send_replace(Writing::Failing(error.to_string()));
                     let _ = time::timeout(RETRY, self.closing.cancelled()).await;
@@ -94,52 +126,153 @@ impl Writer {
             self.writing.send_replace(Writing::No);
             tokio::select! {
                 changed = self.role.changed() => if changed.is_err() { break },
+                Some(request) = self.hand_overs.recv() => request.tell(Err(HandOverError::NotPrimary)),
                 () = self.closing.cancelled() => {}
             }
         }
         ControlFlow::Break(())
     }
 
-    /// Opens the database, migrates, and writes, until the lease is lost (`Continue`), the work is done (`Break`) or
-    /// the database fails. A connection that has failed once is not used again: what it believes of its transaction
-    /// need not be what SQLite did.
-    async fn hold_database(&mut self) -> Result<ControlFlow<()>, sqlx::Error> {
+    /// Opens the database, migrates, and writes, until the lease is lost or the database fails. A connection that has
+    /// failed once is not used again: what it believes of its transaction need not be what SQLite did.
+    async fn hold_database(&mut self) -> Result<End, sqlx::Error> {
         info!(
             "Instance ({}) in {} is primary. Deploying migrations.",
             self.instance.id(),
             self.instance.region()
         );
-        let mut connection = open(&self.database).await?;
+        self.confirmed.send_replace(None);
+        let confirmer = Confirmer::start(self.instance.clone(), self.settings.confirm);
+        let (connection, confirmer) = tokio::join!(open(&self.settings), confirmer);
+        let mut connection = connection?;
+        let keys = Keys::load(self.settings.keep, &mut connection).await?;
+        let mut held = Held { connection, keys, confirmer, said: Said::Nothing };
         self.writing.send_replace(Writing::Yes);
-        let end = self.write(&mut connection).await;
+        let end = self.write(&mut held).await;
+        self.writing.send_replace(Writing::No);
+        let Held { connection, mut confirmer, .. } = held;
         if let Err(error) = connection.close().await {
             warn!(%error, "Closing the database.");
         }
-        end
+        match end? {
+            End::HandOver(request) => {
+                self.queue_is_refused();
+                let done = self.hand_over(&mut confirmer, request.to.as_ref()).await;
+                request.tell(done);
+                Ok(End::LeaseLost)
+            }
+            end => Ok(end),
+        }
     }
 
-    async fn write(&mut self, connection: &mut SqliteConnection) -> Result<ControlFlow<()>, sqlx::Error> {
+    async fn write(&mut self, held: &mut Held) -> Result<End, sqlx::Error> {
         let mut batch = Vec::with_capacity(BATCH);
         while self.instance.writes() {
             tokio::select! {
                 biased;
-                changed = self.role.changed() => if changed.is_err() { return Ok(ControlFlow::Break(())) },
+                changed = self.role.changed() => if changed.is_err() { return Ok(End::Closed) },
                 () = self.closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
+                Some(request) = self.hand_overs.recv() => return Ok(End::HandOver(request)),
                 taken = self.queue.recv_many(&mut batch, BATCH) => {
                     if taken == 0 {
-                        return Ok(ControlFlow::Break(()));
+                        return Ok(End::Closed);
                     }
-                    match commit(connection, &batch).await {
-                        Ok(results) => batch.drain(..).zip(results).for_each(|(click, result)| click.tell(result)),
-                        Err((told, error)) => {
-                            batch.drain(..).for_each(|click| click.tell(Err(told.clone())));
-                            return Err(error);
-                        }
-                    }
+                    self.count(held, &mut batch).await?;
                 }
             }
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(End::LeaseLost)
+    }
+
+    /// Commits a batch, has it confirmed, and answers each click in it.
+    async fn count(&mut self, held: &mut Held, batch: &mut Vec<Click>) -> Result<(), sqlx::Error> {
+        let tell_all = |batch: &mut Vec<Click>, error: &ClickError| {
+            batch.drain(..).for_each(|click| click.tell(Err(error.clone())));
+        };
+        if let Err(reason) = self.is_ready(&mut held.confirmer).await {
+            held.say(Said::Refused(reason));
+            tell_all(batch, &ClickError::NotReady);
+            return Ok(());
+        }
+        let results = match batch::commit(&mut held.connection, &mut held.keys, batch).await {
+            Ok(results) => results,
+            Err((told, error)) => {
+                tell_all(batch, &told);
+                return Err(error);
+            }
+        };
+        match self.confirm(held).await {
+            Ok((txid, confirmation)) => {
+                if let Some(txid) = txid {
+                    self.confirmed.send_replace(Some(txid));
+                }
+                held.say(if confirmation == Confirmation::Alone { Said::Alone } else { Said::Nothing });
+                for (click, result) in batch.drain(..).zip(results) {
+                    let confirmation = confirmation.clone();
+                    click.tell(result.map(|count| Counted { count, txid, confirmation }));
+                }
+            }
+            Err(reason) => {
+                held.say(Said::Refused(reason));
+                tell_all(batch, &ClickError::Unknown);
+            }
+        }
+        Ok(())
+    }
+
+    /// Why no transaction of now could be acknowledged.
+    async fn is_ready(&self, confirmer: &mut Confirmer) -> Result<(), String> {
+        match self.position().await? {
+            Some(at) => confirmer.ready(at).await.map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// The transaction that is confirmed, and by whom.
+    async fn confirm(&mut self, held: &mut Held) -> Result<(Option<Txid>, Confirmation), String> {
+        let Some(at) = self.position().await? else {
+            let is_replicated = self.instance.is_replicated();
+            return Ok((None, if is_replicated { Confirmation::Off } else { Confirmation::Standalone }));
+        };
+        let lost = async {
+            let writes = |role: &Observed| matches!(role, Ok(Role::Standalone | Role::Primary));
+            let _ = self.role.wait_for(|role| !writes(role)).await;
+        };
+        tokio::select! {
+            confirmed = held.confirmer.confirm(at) => match confirmed {
+                Ok(confirmation) => Ok((Some(at.txid), confirmation)),
+                Err(error) => Err(error.to_string()),
+            },
+            () = lost => Err("this instance is no longer primary".to_owned()),
+        }
+    }
+
+    /// Where the database is. `None` where nobody else needs to have it and LiteFS does not tell.
+    async fn position(&self) -> Result<Option<Position>, String> {
+        if !self.instance.is_replicated() {
+            return Ok(None);
+        }
+        match self.instance.position().await {
+            Ok(Some(position)) => Ok(Some(position)),
+            _ if self.settings.confirm == Policy::Off => Ok(None),
+            Ok(None) => Err("LiteFS does not know the database".to_owned()),
+            Err(error) => Err(format!("LiteFS's position cannot be read: {error}")),
+        }
+    }
+
+    /// Has another candidate take over. Nothing is written meanwhile.
+    async fn hand_over(
+        &self,
+        confirmer: &mut Confirmer,
+        to: Option<&InstanceId>,
+    ) -> Result<InstanceId, HandOverError> {
+        let at = self.position().await.ok().flatten().ok_or(HandOverError::NoHeir)?;
+        let done = confirmer.hand_over(at, to).await;
+        match &done {
+            Ok(heir) => info!(%heir, txid = %at.txid, "Handed the role over."),
+            Err(error) => warn!(%error, "The role was not handed over."),
+        }
+        done
     }
 
     /// Clicks that were taken and whose transaction was not begun: nothing was changed.
@@ -147,6 +280,25 @@ impl Writer {
         while let Ok(click) = self.queue.try_recv() {
             click.tell(Err(ClickError::NotWriting));
         }
+    }
+}
+
+impl Held {
+    /// A state that lasts is one line when it begins, and one when it ends.
+    fn say(&mut self, now: Said) {
+        if self.said == now {
+            return;
+        }
+        match &now {
+            Said::Nothing => info!("Another candidate confirms writes again."),
+            Said::Alone => {
+                warn!(
+                    "No other candidate is up: clicks are acknowledged alone, and lost if this instance's volume is."
+                );
+            }
+            Said::Refused(reason) => warn!(reason, "Clicks are not acknowledged."),
+        }
+        self.said = now;
     }
 }
 
@@ -178,12 +330,12 @@ impl Announced {
 }
 
 /// Opens the database to write, creates it where there is none, and brings its schema up to date.
-async fn open(database: &Database) -> Result<SqliteConnection, sqlx::Error> {
-    if let Some(folder) = database.file.parent() {
+async fn open(settings: &Settings) -> Result<SqliteConnection, sqlx::Error> {
+    if let Some(folder) = settings.database.parent() {
         tokio::fs::create_dir_all(folder).await?;
     }
     let options = SqliteConnectOptions::new()
-        .filename(&database.file)
+        .filename(&settings.database)
         .create_if_missing(true)
         .busy_timeout(BUSY)
         // Readers go on while a transaction is committed. It is written into the file: nothing for a replica.
@@ -194,36 +346,15 @@ async fn open(database: &Database) -> Result<SqliteConnection, sqlx::Error> {
     Ok(pool.acquire().await?.detach())
 }
 
-/// All clicks in one transaction, each with its own result. Where that fails: what each click is told, and why.
-async fn commit(
-    connection: &mut SqliteConnection,
-    batch: &[Click],
-) -> Result<Vec<Result<i64, ClickError>>, (ClickError, sqlx::Error)> {
-    let applied = async {
-        let mut transaction = connection.begin_with("begin immediate").await?;
-        let query = sqlx::query_scalar("select count from counter where id = 1");
-        let mut count = query.fetch_one(&mut *transaction).await?;
-        let results = batch.iter().map(|click| {
-            let next = click.intent.on(count).ok_or(ClickError::OutOfRange)?;
-            count = next;
-            Ok(next)
-        });
-        let results: Vec<_> = results.collect();
-        sqlx::query("update counter set count = ? where id = 1")
-            .bind(count)
-            .execute(&mut *transaction)
-            .await?;
-        Ok((transaction, results))
-    };
-    let (transaction, results) = applied.await.map_err(|error: sqlx::Error| (ClickError::Failed, error))?;
-    // From here on a failure no longer means that nothing was written.
-    transaction.commit().await.map_err(|error| (ClickError::Unknown, error))?;
-    Ok(results)
+impl Click {
+    pub(super) fn tell(self, result: Result<Counted, ClickError>) {
+        // Where nobody listens any more, the visitor has left.
+        let _ = self.answer.send(result);
+    }
 }
 
-impl Click {
-    fn tell(self, result: Result<i64, ClickError>) {
-        // Where nobody listens any more, the visitor has left.
+impl HandOver {
+    fn tell(self, result: Result<InstanceId, HandOverError>) {
         let _ = self.answer.send(result);
     }
 }

@@ -1,177 +1,243 @@
-//! LiteFS's API: who is primary, now and whenever that changes.
+//! LiteFS's API on one node, this one or another: what it is, what happens on it, and its promotion.
 //!
-//! `/events` tells a change within a millisecond, but says nothing while nothing happens; so after a silence
-//! `/info` is asked, which also finds a LiteFS that hangs.
+//! Read from LiteFS 0.5.14's source and its answers. It has no authentication: private network only.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
+use reqwest::redirect::Policy;
 use serde::Deserialize;
-use tokio::{sync::watch, time};
+use tokio::time;
 
-use super::{InstanceId, Observed, Role, Unreachable};
+use super::{InstanceId, InvalidName, Position};
 
-/// How long the event stream may be silent before LiteFS is asked whether it still answers.
-const SILENCE: Duration = Duration::from_secs(5);
-/// How long LiteFS may take to answer. It is on this machine.
+/// How long LiteFS may take to answer.
 const ANSWER: Duration = Duration::from_secs(1);
-/// Pause before the next attempt.
-const RETRY: Duration = Duration::from_millis(100);
+/// How long a promotion may take. LiteFS waits up to 5 s for its replica.
+const PROMOTION: Duration = Duration::from_secs(8);
+/// How often the kernel asks whether the other side of a silent stream is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// An event is about 200 bytes. What grows beyond this is not LiteFS.
 const LONGEST_EVENT: usize = 64 * 1024;
 
-/// Publishes the role of `this` instance until nobody listens any more.
-pub(super) fn follow(url: String, this: InstanceId) -> watch::Receiver<Observed> {
-    let unknown = Unreachable { url: url.clone(), reason: "not asked yet".to_owned() };
-    let (role, receiver) = watch::channel(Err(unknown));
-    tokio::spawn(async move {
-        let api = Api { client: client(), url, this };
-        tokio::select! {
-            () = role.closed() => {}
-            never = api.publish(&role) => match never {},
-        }
-    });
-    receiver
-}
-
-/// LiteFS is on this machine: a proxy from the environment would be asked in vain, and a redirect is not its answer.
-fn client() -> reqwest::Client {
-    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-    client.build().expect("neither TLS nor a proxy, which could fail, are in it")
-}
-
-/// Wakes the listeners only where something is new.
-fn set(role: &watch::Sender<Observed>, observed: Observed) {
-    role.send_if_modified(|current| {
-        let changed = *current != observed;
-        *current = observed;
-        changed
-    });
-}
-
-struct Api {
+/// One node's LiteFS.
+#[derive(Clone, Debug)]
+pub(super) struct Api {
     client: reqwest::Client,
     url: String,
-    this: InstanceId,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Info {
-    is_primary: bool,
-    primary: Holder,
+/// What LiteFS says of the lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    pub(super) is_primary: bool,
+    /// Who holds it, where that is known.
+    pub(super) holder: Option<InstanceId>,
 }
 
-#[derive(Deserialize)]
-struct Holder {
-    #[serde(default)]
-    hostname: String,
+/// What a node is and how far it is, at one moment.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) is_primary: bool,
+    pub(super) is_candidate: bool,
+    /// `None`: it does not have the database yet.
+    pub(super) position: Option<Position>,
 }
 
-/// One line of `/events`.
-#[derive(Deserialize)]
-struct Event {
-    r#type: String,
-    /// Of another shape for each type.
-    #[serde(default)]
-    data: serde_json::Value,
+/// Something that happened.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// What the lease is now.
+    Lease(Lease),
+    /// A transaction can be seen on that node.
+    Transaction { database: String, position: Position },
+    /// Of a kind that this module does not know.
+    Other,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Lease {
-    is_primary: bool,
-    #[serde(default)]
-    hostname: String,
+/// The stream of `/events`.
+pub(super) struct Events {
+    response: reqwest::Response,
+    received: Vec<u8>,
 }
 
 #[derive(Debug, thiserror::Error)]
-enum ApiError {
+pub(super) enum ApiError {
     #[error("{}", chain(.0))]
     Http(#[from] reqwest::Error),
-    #[error("no answer within {} s", ANSWER.as_secs())]
-    Timeout(#[from] time::error::Elapsed),
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
     #[error("the event stream ended")]
     Ended,
     #[error("not LiteFS's answer: {0}")]
     Foreign(String),
+    #[error("LiteFS answers {status}: {reason}")]
+    Refused { status: u16, reason: String },
 }
 
 impl Api {
-    async fn publish(&self, role: &watch::Sender<Observed>) -> Infallible {
-        let mut last_complaint = String::new();
-        loop {
-            let Err(error) = self.follow_events(role).await;
-            // Why the stream ended matters only where LiteFS does not answer at all: it ends the stream of a reader
-            // that is 1,024 events behind, say.
-            match self.role().await {
-                Ok(now) => {
-                    set(role, Ok(now));
-                    let complaint = error.to_string();
-                    if complaint != last_complaint {
-                        tracing::warn!(url = self.url, %error, "LiteFS's events cannot be followed; trying again.");
-                        last_complaint = complaint;
-                    }
-                }
-                Err(_) => {
-                    set(role, Err(Unreachable { url: self.url.clone(), reason: error.to_string() }));
-                }
-            }
-            time::sleep(RETRY).await;
+    /// It is on this machine or on the private network: a proxy from the environment would be asked in vain, and a
+    /// redirect is not its answer.
+    pub(super) fn new(url: String) -> Self {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(Policy::none())
+            // It speaks plain HTTP, and a machine may well have no certificates.
+            .tls_certs_only([])
+            .tcp_keepalive(KEEP_ALIVE)
+            .tcp_keepalive_interval(KEEP_ALIVE);
+        Self {
+            client: client.build().expect("neither a proxy nor certificates, which could fail, are in it"),
+            url,
         }
     }
 
-    /// Publishes each role that `/events` tells, until that fails.
-    async fn follow_events(&self, role: &watch::Sender<Observed>) -> Result<Infallible, ApiError> {
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What the lease is now, by `/info`.
+    pub(super) async fn lease(&self) -> Result<Lease, ApiError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Info {
+            is_primary: bool,
+            primary: Primary,
+        }
+        #[derive(Deserialize)]
+        struct Primary {
+            #[serde(default)]
+            hostname: String,
+        }
+        let info: Info = self.get("info").await?;
+        Lease::new(info.is_primary, &info.primary.hostname)
+    }
+
+    /// What the node is and how far its `database` is, by `/debug/vars`: the one answer that has the checksum.
+    pub(super) async fn state(&self, database: &str) -> Result<State, ApiError> {
+        #[derive(Deserialize)]
+        struct Vars {
+            store: Store,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Store {
+            is_primary: bool,
+            candidate: bool,
+            dbs: std::collections::HashMap<String, Database>,
+        }
+        #[derive(Deserialize)]
+        struct Database {
+            txid: String,
+            checksum: String,
+        }
+        let Vars { store } = self.get("debug/vars").await?;
+        let position = store.dbs.get(database).map(|at| position(&at.txid, &at.checksum)).transpose()?;
+        Ok(State { is_primary: store.is_primary, is_candidate: store.candidate, position })
+    }
+
+    /// What happens on the node from now on; the first event tells the lease.
+    pub(super) async fn events(&self) -> Result<Events, ApiError> {
         let request = self.client.get(format!("{}/events", self.url)).send();
-        let mut response = time::timeout(ANSWER, request).await??.error_for_status()?;
-        let mut received = Vec::new();
-        loop {
-            let Ok(chunk) = time::timeout(SILENCE, response.chunk()).await else {
-                set(role, Ok(self.role().await?));
-                continue;
-            };
-            received.extend_from_slice(&chunk?.ok_or(ApiError::Ended)?);
-            while let Some(end) = received.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = received.drain(..=end).collect();
-                if let Some(told) = self.role_in(&line)? {
-                    set(role, Ok(told));
-                }
-            }
-            if received.len() > LONGEST_EVENT {
-                return Err(ApiError::Foreign(format!("an event of over {LONGEST_EVENT} bytes")));
-            }
+        let response = time::timeout(ANSWER, request).await.map_err(|_| ApiError::Timeout(ANSWER))??;
+        Ok(Events { response: response.error_for_status()?, received: Vec::new() })
+    }
+
+    /// Has the node take the lease over from the primary that it follows. Comes back when that primary has given it up.
+    pub(super) async fn promote(&self) -> Result<(), ApiError> {
+        let request = self.client.post(format!("{}/promote", self.url)).timeout(PROMOTION);
+        let response = request.send().await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(());
         }
+        let reason = response.text().await.unwrap_or_default().trim().to_owned();
+        Err(ApiError::Refused { status: status.as_u16(), reason })
     }
 
-    /// The role as `/info` tells it now.
-    async fn role(&self) -> Result<Role, ApiError> {
-        let request = self.client.get(format!("{}/info", self.url)).timeout(ANSWER).send();
-        let info: Info = request.await?.error_for_status()?.json().await?;
-        self.named(info.is_primary, &info.primary.hostname)
-    }
-
-    /// `None` for an event that is not about the primary.
-    fn role_in(&self, line: &[u8]) -> Result<Option<Role>, ApiError> {
-        let foreign = |error: serde_json::Error| ApiError::Foreign(error.to_string());
-        let event: Event = serde_json::from_slice(line).map_err(foreign)?;
-        if event.r#type != "init" && event.r#type != "primaryChange" {
-            return Ok(None);
-        }
-        let lease: Lease = serde_json::from_value(event.data).map_err(foreign)?;
-        self.named(lease.is_primary, &lease.hostname).map(Some)
-    }
-
-    fn named(&self, is_primary: bool, hostname: &str) -> Result<Role, ApiError> {
-        let holder = match hostname {
-            "" => None,
-            name => Some(name.parse().map_err(|error| ApiError::Foreign(format!("a host name: {error}")))?),
-        };
-        Ok(Role::from_litefs(is_primary, holder, &self.this))
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        let request = self.client.get(format!("{}/{path}", self.url)).timeout(ANSWER);
+        let answer = request.send().await?.error_for_status()?.bytes().await?;
+        serde_json::from_slice(&answer).map_err(|error| ApiError::Foreign(error.to_string()))
     }
 }
 
+impl Events {
+    /// Waits for the next event. A call that is given up loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Event, ApiError> {
+        loop {
+            if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.received.drain(..=end).collect();
+                return Event::read(&line);
+            }
+            if self.received.len() > LONGEST_EVENT {
+                return Err(ApiError::Foreign(format!("an event of over {LONGEST_EVENT} bytes")));
+            }
+            let chunk = self.response.chunk().await?.ok_or(ApiError::Ended)?;
+            self.received.extend_from_slice(&chunk);
+        }
+    }
+}
+
+impl Event {
+    /// One line of `/events`.
+    fn read(line: &[u8]) -> Result<Self, ApiError> {
+        #[derive(Deserialize)]
+        struct Told {
+            r#type: String,
+            #[serde(default)]
+            db: String,
+            /// Of another shape for each type.
+            #[serde(default)]
+            data: serde_json::Value,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Holder {
+            is_primary: bool,
+            #[serde(default)]
+            hostname: String,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Applied {
+            #[serde(rename = "txID")]
+            txid: String,
+            post_apply_checksum: String,
+        }
+        let foreign = |error: serde_json::Error| ApiError::Foreign(error.to_string());
+        let told: Told = serde_json::from_slice(line).map_err(foreign)?;
+        match told.r#type.as_str() {
+            "init" | "primaryChange" => {
+                let holder: Holder = serde_json::from_value(told.data).map_err(foreign)?;
+                Lease::new(holder.is_primary, &holder.hostname).map(Self::Lease)
+            }
+            "tx" => {
+                let applied: Applied = serde_json::from_value(told.data).map_err(foreign)?;
+                let position = position(&applied.txid, &applied.post_apply_checksum)?;
+                Ok(Self::Transaction { database: told.db, position })
+            }
+            _ => Ok(Self::Other),
+        }
+    }
+}
+
+impl Lease {
+    fn new(is_primary: bool, hostname: &str) -> Result<Self, ApiError> {
+        let named = |error: InvalidName| ApiError::Foreign(format!("a host name: {error}"));
+        let holder = match hostname {
+            "" => None,
+            name => Some(name.parse().map_err(named)?),
+        };
+        Ok(Self { is_primary, holder })
+    }
+}
+
+fn position(txid: &str, checksum: &str) -> Result<Position, ApiError> {
+    format!("{txid}/{checksum}").parse().map_err(|error| ApiError::Foreign(format!("a position: {error}")))
+}
+
 /// `reqwest` names the request; the cause ("connection refused") is in its sources.
-fn chain(error: &reqwest::Error) -> String {
+pub(super) fn chain(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -185,40 +251,37 @@ fn chain(error: &reqwest::Error) -> String {
 mod tests {
     use super::*;
 
-    fn told(line: &str) -> Result<Option<Role>, ApiError> {
-        let api = Api { client: client(), url: String::new(), this: "sjc-1".parse().unwrap() };
-        api.role_in(line.as_bytes())
+    fn told(line: &str) -> Result<Event, ApiError> {
+        Event::read(line.as_bytes())
+    }
+
+    fn lease(is_primary: bool, holder: Option<&str>) -> Event {
+        Event::Lease(Lease { is_primary, holder: holder.map(|name| name.parse().unwrap()) })
     }
 
     #[test]
     fn events_are_read_as_litefs_0_5_14_writes_them() {
         assert_eq!(
             told(r#"{"type":"init","data":{"isPrimary":false,"hostname":"sjc-2"}}"#).unwrap(),
-            Some(Role::Replica { primary: "sjc-2".parse().unwrap() })
+            lease(false, Some("sjc-2"))
         );
-        assert_eq!(
-            told(r#"{"type":"primaryChange","data":{"isPrimary":true}}"#).unwrap(),
-            Some(Role::Primary)
-        );
-        assert_eq!(
-            told(r#"{"type":"primaryChange","data":{"isPrimary":false}}"#).unwrap(),
-            Some(Role::NoPrimary)
-        );
+        assert_eq!(told(r#"{"type":"primaryChange","data":{"isPrimary":true}}"#).unwrap(), lease(true, None));
         assert_eq!(
             told(
-                r#"{"type":"tx","db":"sqlite.db","data":{"txID":"0000000000000002","postApplyChecksum":"c1a2","pageSize":4096,"commit":2,"timestamp":"2026-01-01T00:00:00Z"}}"#
+                r#"{"type":"tx","db":"sqlite.db","data":{"txID":"0000000000000002","postApplyChecksum":"8000c1a200000000","pageSize":4096,"commit":2,"timestamp":"2026-01-01T00:00:00Z"}}"#
             )
             .unwrap(),
-            None
+            Event::Transaction {
+                database: "sqlite.db".to_owned(),
+                position: "0000000000000002/8000c1a200000000".parse().unwrap()
+            }
         );
     }
 
     #[test]
     fn events_of_later_versions_do_no_harm() {
-        for line in
-            [r#"{"type":"halt","data":[1]}"#, r#"{"type":"tx","data":{"hostname":7}}"#, r#"{"type":"x"}"#]
-        {
-            assert_eq!(told(line).unwrap(), None, "{line}");
+        for line in [r#"{"type":"halt","data":[1]}"#, r#"{"type":"x"}"#] {
+            assert_eq!(told(line).unwrap(), Event::Other, "{line}");
         }
     }
 
@@ -226,5 +289,6 @@ mod tests {
     fn a_stranger_on_litefs_port_is_an_error_and_no_role() {
         assert!(told("<html>").is_err());
         assert!(told(r#"{"type":"init","data":{"isPrimary":false,"hostname":"a\r\nb"}}"#).is_err());
+        assert!(told(r#"{"type":"tx","db":"a","data":{"txID":"7","postApplyChecksum":""}}"#).is_err());
     }
 }

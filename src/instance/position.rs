@@ -107,6 +107,15 @@ impl Txid {
     }
 }
 
+impl Txid {
+    /// The value of a `Set-Cookie` header that makes the visitor's browser forget what it has seen.
+    #[must_use]
+    pub fn remove_cookie() -> HeaderValue {
+        const FORGET: &str = "__txid=; Path=/; Max-Age=0; HttpOnly";
+        HeaderValue::from_static(FORGET)
+    }
+}
+
 impl fmt::Display for Txid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -176,6 +185,7 @@ mod tests {
                 dir: folder.path().to_owned(),
                 database: "sqlite.db".to_owned(),
                 url: "http://127.0.0.1:1".to_owned(),
+                consul: None,
             }),
         });
         assert_eq!(instance.position().await.unwrap(), None);

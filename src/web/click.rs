@@ -1,65 +1,152 @@
-//! A click: which one, whose it is to count, and the way back to the page.
+//! A click: which one, whose it is to count, and the answer.
 
 use std::sync::Arc;
 
 use axum::{
+    Json,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderName, header},
     response::{IntoResponse, Redirect, Response},
 };
 use percent_encoding::percent_decode;
+use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
-    App,
-    error::{self, Error},
+    App, PATIENCE,
+    error::{self, Error, Refused},
 };
-use crate::counter::{ClickError, Intent};
+use crate::{
+    counter::{ClickError, Counted, Intent, Key},
+    instance::{Confirmation, Replay},
+};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What a visitor asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Click {
+    pub(super) intent: Intent,
+    /// Without it nothing can be sent twice and counted once.
+    pub(super) key: Option<Key>,
+}
+
+/// What has become of it.
+enum Settled {
+    Counted(Counted),
+    Elsewhere(Replay),
+}
 
 /// `POST /`
 pub(super) async fn count(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     form: Bytes,
-) -> Result<Response, Error> {
-    if !is_form(&headers) {
-        return Err(Error::NotAForm);
+) -> Result<Response, Refused> {
+    let click = Click::read(&headers, &form)?;
+    match settle(&app, &click, &headers).await {
+        Ok(Settled::Counted(counted)) if wants_json(&headers) => Ok(Json(as_json(&counted)).into_response()),
+        Ok(Settled::Counted(_)) => Ok(Redirect::to("/").into_response()),
+        Ok(Settled::Elsewhere(replay)) => Ok(error::replayed(&replay)),
+        Err(error) => Err(Refused { error, click: Some(click) }),
     }
-    let intent = intent(&form)?;
-    // LiteFS's proxy sends writes to the primary. A change of primary can come between, and so can a client that
-    // goes around the proxy.
-    if let Some(elsewhere) = app.primary_for(&headers).await? {
-        return Ok(error::replayed(&elsewhere));
-    }
-    let mut counted = app.counter.apply(intent).await;
-    if counted == Err(ClickError::NotWriting) {
-        // The lease was lost in this very moment; nothing was changed, so the request may go on.
-        if let Some(elsewhere) = app.primary_for(&headers).await? {
-            return Ok(error::replayed(&elsewhere));
+}
+
+/// Counts it here, or finds who does. What fails because the primary changes, or a candidate goes, is tried again for
+/// a while, as long as the click cannot be counted twice.
+async fn settle(app: &App, click: &Click, headers: &HeaderMap) -> Result<Settled, Error> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut failed: Option<ClickError> = None;
+    loop {
+        // LiteFS's proxy sends writes to the primary. A change of primary can come between, and so can a client that
+        // goes around the proxy.
+        match app.primary_for(headers, deadline).await {
+            Ok(None) => {}
+            Ok(Some(elsewhere)) => return Ok(Settled::Elsewhere(elsewhere)),
+            Err(nobody) => return Err(failed.map_or(nobody, Error::from)),
         }
-        counted = app.counter.apply(intent).await;
+        match app.counter.apply(click.intent, click.key.clone()).await {
+            Ok(counted) => return Ok(Settled::Counted(counted)),
+            Err(error) if !click.may_be_sent_again(&error) || Instant::now() >= deadline => {
+                return Err(click.refusal(error));
+            }
+            Err(error) => failed = Some(error),
+        }
     }
-    counted?;
-    Ok(Redirect::to("/").into_response())
+}
+
+impl Click {
+    fn read(headers: &HeaderMap, form: &[u8]) -> Result<Self, Error> {
+        if !is_form(headers) {
+            return Err(Error::NotAForm);
+        }
+        if !is_percent_encoded(form) {
+            return Err(Error::Form(
+                "it holds a % that is not followed by two hexadecimal digits, or no UTF-8",
+            ));
+        }
+        let mut fields = form_urlencoded::parse(form).filter(|(name, _)| name == "intent");
+        let (_, intent) = fields.next().ok_or(Error::Form("it has no intent"))?;
+        if fields.next().is_some() {
+            return Err(Error::Form("it has more than one intent"));
+        }
+        let intent =
+            intent.parse().map_err(|_| Error::Form("its intent is neither increment nor decrement"))?;
+
+        let in_headers =
+            headers.get_all(IDEMPOTENCY_KEY).iter().map(|key| key.to_str().unwrap_or_default().into());
+        let in_form = form_urlencoded::parse(form).filter(|(name, _)| name == "key").map(|(_, key)| key);
+        let mut keys = in_headers.chain(in_form);
+        let key = keys.next().map(|key| key.parse::<Key>()).transpose();
+        let key = key.map_err(|_| Error::Form("its key is not 1 to 64 visible ASCII characters"))?;
+        if keys.any(|other| key.as_ref().is_some_and(|key| key.to_string() != other)) {
+            return Err(Error::Form("it has more than one key"));
+        }
+        Ok(Self { intent, key })
+    }
+
+    /// Whether this failure is one that passes, and trying once more cannot count the click twice.
+    fn may_be_sent_again(&self, after: &ClickError) -> bool {
+        match after {
+            ClickError::NotWriting | ClickError::Failed => true,
+            ClickError::Unknown => self.key.is_some(),
+            ClickError::OutOfRange
+            | ClickError::OtherIntent
+            | ClickError::NoRoom
+            | ClickError::NotReady
+            | ClickError::Full => false,
+        }
+    }
+
+    fn refusal(&self, error: ClickError) -> Error {
+        match error {
+            ClickError::Unknown if self.key.is_some() => Error::NotSettled,
+            error => error.into(),
+        }
+    }
+}
+
+fn wants_json(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    accepted.split(',').any(|kind| kind.split(';').next().unwrap_or_default().trim() == "application/json")
+}
+
+fn as_json(counted: &Counted) -> serde_json::Value {
+    let (confirmation, by) = match &counted.confirmation {
+        Confirmation::Standalone => ("standalone", Vec::new()),
+        Confirmation::Off => ("off", Vec::new()),
+        Confirmation::Alone => ("alone", Vec::new()),
+        Confirmation::Candidates(ids) => ("candidates", ids.iter().map(ToString::to_string).collect()),
+    };
+    let txid = counted.txid.map(|txid| txid.to_string());
+    json!({ "count": counted.count, "txid": txid, "confirmation": confirmation, "by": by })
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
     let essence = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = essence.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-}
-
-/// The form's one intent. The browser sends the name and value of the button that was pressed.
-fn intent(form: &[u8]) -> Result<Intent, Error> {
-    if !is_percent_encoded(form) {
-        return Err(Error::Form("it holds a % that is not followed by two hexadecimal digits, or no UTF-8"));
-    }
-    let mut intents = form_urlencoded::parse(form).filter(|(name, _)| name == "intent");
-    let (_, intent) = intents.next().ok_or(Error::Form("it has no intent"))?;
-    if intents.next().is_some() {
-        return Err(Error::Form("it has more than one intent"));
-    }
-    intent.parse().map_err(|_| Error::Form("its intent is neither increment nor decrement"))
 }
 
 /// The parser puts up with anything, as browsers do; here what is damaged changes nothing.

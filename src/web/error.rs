@@ -6,9 +6,9 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 
-use super::body;
+use super::{body, click::Click};
 use crate::{
-    counter::{ClickError, ReadError},
+    counter::{ClickError, Key, ReadError},
     instance::{Nowhere, Replay},
 };
 
@@ -39,6 +39,20 @@ pub(super) enum Error {
     /// `409`
     #[error("The count is at its end: it cannot go beyond {} and {}.", i64::MIN, i64::MAX)]
     OutOfRange,
+    /// `422`: the key of another click.
+    #[error(
+        "This form's key stands for another click, so it was not counted. Load the page anew and click again."
+    )]
+    OtherIntent,
+    /// `503`: as many keys as are kept are young.
+    #[error("More clicks arrive than can be told apart. This one was not counted.")]
+    NoRoom,
+    /// `503`: no other candidate is up, and this instance may not or cannot acknowledge alone.
+    #[error("At this moment no click can be made safe. This one was not counted; that resumes by itself.")]
+    NotReady,
+    /// `503`: committed, perhaps, and not confirmed. The same click sent again settles it.
+    #[error("It is not settled yet whether this click was counted. Send it again: it counts once.")]
+    NotSettled,
     /// `503`: no primary is known.
     #[error("At this moment no instance is primary. Reading works; writing resumes in a moment.")]
     NoPrimary,
@@ -73,12 +87,26 @@ pub(super) enum Error {
 struct Page {
     status: StatusCode,
     message: String,
+    /// The click to send again.
+    again: Option<Again>,
+}
+
+struct Again {
+    intent: String,
+    key: String,
+}
+
+/// A request that was not served, and the click that was in it: a visitor without script can send it again.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) error: Error,
+    pub(super) click: Option<Click>,
 }
 
 impl Error {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Form(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Form(_) | Self::OtherIntent => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NotAForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Truncated => StatusCode::BAD_REQUEST,
@@ -86,7 +114,10 @@ impl Error {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::OutOfRange => StatusCode::CONFLICT,
-            Self::NoPrimary
+            Self::NoRoom
+            | Self::NotReady
+            | Self::NotSettled
+            | Self::NoPrimary
             | Self::Silent
             | Self::HandedOn
             | Self::NothingToShow
@@ -104,15 +135,39 @@ impl Error {
     }
 }
 
-impl IntoResponse for Error {
+impl Refused {
+    /// The same click once more. One that surely was not counted and had no key gets one.
+    fn again(&self) -> Option<Again> {
+        if self.error.status() != StatusCode::SERVICE_UNAVAILABLE {
+            return None;
+        }
+        let Click { intent, key } = self.click.as_ref()?;
+        let key = key.clone().unwrap_or_else(Key::fresh);
+        Some(Again { intent: intent.to_string(), key: key.to_string() })
+    }
+}
+
+impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let status = self.status();
-        let page = Page { status, message: self.to_string() }.render();
+        let status = self.error.status();
+        let page = Page { status, message: self.error.to_string(), again: self.again() }.render();
         let mut response = (status, Html(page.unwrap_or_default())).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        Refused::from(self).into_response()
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self { error, click: None }
     }
 }
 
@@ -130,6 +185,9 @@ impl From<ClickError> for Error {
     fn from(error: ClickError) -> Self {
         match error {
             ClickError::OutOfRange => Self::OutOfRange,
+            ClickError::OtherIntent => Self::OtherIntent,
+            ClickError::NoRoom => Self::NoRoom,
+            ClickError::NotReady => Self::NotReady,
             ClickError::NotWriting => Self::NoPrimary,
             ClickError::Full => Self::Full,
             ClickError::Failed => Self::NotCounted,

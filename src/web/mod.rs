@@ -3,13 +3,17 @@
 //! - here: the routes, and what every answer carries
 //! - `page`: `GET /`
 //! - `click`: `POST /`
+//! - `cookie`: what a visitor has seen, on every answer to a write
 //! - `health`: `GET /healthcheck`
+//! - `handover`: `POST /handover`, on the private network
 //! - `body`: a request's body, read before anything answers
 //! - `error`: every answer that is not the page, as a page
 
 mod body;
 mod click;
+mod cookie;
 mod error;
+mod handover;
 mod health;
 mod page;
 
@@ -18,13 +22,14 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use axum::{
     Router,
     http::{HeaderMap, HeaderName, HeaderValue, header},
-    middleware::{from_fn, map_response},
+    middleware::{Next, from_fn, from_fn_with_state, map_response},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
+use tokio_util::task::TaskTracker;
 use tower_http::csrf::CsrfLayer;
 
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use crate::{
     counter::Counter,
@@ -44,9 +49,9 @@ struct App {
 
 impl App {
     /// Who handles a request that needs the primary: another instance, or (`None`) this one, which takes clicks then.
-    async fn primary_for(&self, request: &HeaderMap) -> Result<Option<Replay>, Error> {
+    async fn primary_for(&self, request: &HeaderMap, until: Instant) -> Result<Option<Replay>, Error> {
         let mut role = self.instance.watch();
-        let mut patience = pin!(time::sleep(PATIENCE));
+        let mut patience = pin!(time::sleep_until(until));
         loop {
             role.mark_unchanged();
             let route = self.instance.route_to_primary(request);
@@ -66,7 +71,10 @@ impl App {
 }
 
 /// What visitors reach, through Fly's proxy and LiteFS's.
-pub fn router(counter: Arc<Counter>, instance: Instance) -> Router {
+///
+/// Each request is one of `under_way` until its answer is made.
+pub fn router(counter: Arc<Counter>, instance: Instance, under_way: TaskTracker) -> Router {
+    let app = Arc::new(App { counter, instance });
     Router::new()
         .route("/", get(page::show).post(click::count))
         .route("/healthcheck", get(health::check))
@@ -77,14 +85,17 @@ pub fn router(counter: Arc<Counter>, instance: Instance) -> Router {
         // Forms of other sites; what sends neither Origin nor Sec-Fetch-Site, curl say, is not a browser that could be misused.
         .layer(CsrfLayer::new().with_rejection_response(|_| Error::CrossOrigin.into_response()))
         .layer(from_fn(body::read_whole))
+        .layer(from_fn_with_state(app.clone(), cookie::set_confirmed))
         .layer(map_response(headers))
-        .with_state(Arc::new(App { counter, instance }))
+        .layer(from_fn(move |request, next: Next| under_way.track_future(next.run(request))))
+        .with_state(app)
 }
 
 /// What only the private network reaches.
 pub fn private_router(counter: Arc<Counter>, instance: Instance) -> Router {
     Router::new()
         .route("/healthcheck", get(health::check))
+        .route("/handover", post(handover::hand_over))
         .layer(map_response(headers))
         .with_state(Arc::new(App { counter, instance }))
 }

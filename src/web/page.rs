@@ -9,12 +9,14 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 
+use tokio::time::Instant;
+
 use super::{
-    App,
+    App, PATIENCE,
     error::{self, Error},
 };
 use crate::{
-    counter::ReadError,
+    counter::{Key, ReadError},
     instance::{Instance, Observed, Role},
 };
 
@@ -24,6 +26,9 @@ struct Page<'a> {
     count: i64,
     /// Length of the count's text, which decides its size.
     digits: usize,
+    /// One for each form: a rendered form that is sent twice is one click.
+    decrement_key: Key,
+    increment_key: Key,
     instance: &'a Instance,
     role: Observed,
 }
@@ -32,7 +37,7 @@ struct Page<'a> {
 pub(super) async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Error> {
     let count = match app.counter.current().await {
         // This binary is newer than the schema, or the first sync is still to come.
-        Err(ReadError::Behind) => match app.primary_for(&headers).await {
+        Err(ReadError::Behind) => match app.primary_for(&headers, Instant::now() + PATIENCE).await {
             Ok(Some(elsewhere)) => return Ok(error::replayed(&elsewhere)),
             // This is the primary, and it has just migrated.
             Ok(None) => app.counter.current().await?,
@@ -41,6 +46,8 @@ pub(super) async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Res
         count => count?,
     };
     let (instance, role) = (&app.instance, app.instance.role());
-    let page = Page { count, digits: count.to_string().len(), instance, role };
+    let digits = count.to_string().len();
+    let page =
+        Page { count, digits, decrement_key: Key::fresh(), increment_key: Key::fresh(), instance, role };
     Ok(Html(page.render().map_err(Error::internal)?).into_response())
 }

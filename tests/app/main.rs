@@ -3,6 +3,7 @@
 
 mod clicks;
 mod helpers;
+mod keys;
 mod litefs;
 mod pages;
 mod process;

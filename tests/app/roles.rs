@@ -14,8 +14,10 @@ async fn start(says: Says) -> (App, LiteFs) {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("data");
     std::fs::create_dir(&dir).unwrap();
-    let flags =
-        ["--litefs-dir", dir.to_str().unwrap(), "--litefs-url", &litefs.url, "--fly-machine-id", "sjc-1"];
+    let dir = dir.to_str().unwrap();
+    // What confirmation does, only real candidates can show.
+    let flags = ["--litefs-dir", dir, "--litefs-url", &litefs.url, "--fly-machine-id", "sjc-1"];
+    let flags = [&flags[..], &["--confirm-writes", "off"]].concat();
     (App::start_in(folder, &flags).await, litefs)
 }
 

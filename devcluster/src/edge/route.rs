@@ -38,7 +38,7 @@ impl Route {
         }
     }
 
-    /// The started instances that fit, the best first. Among equals `turn` says who comes first, so that
+    /// The instances that fit, the best first: started ones, and one that is stopping only where it is named. Among equals `turn` says who comes first, so that
     /// counting it up shares the load.
     pub fn candidates(&self, backends: &[Backend], from: &str, turn: usize) -> Vec<Backend> {
         let mut ranked: Vec<(Rank, &Backend)> =
@@ -54,7 +54,10 @@ impl Route {
     /// None where the instance is out of the question.
     fn rank(&self, backend: &Backend, from: &str) -> Option<Rank> {
         let id = Some(&backend.id);
-        if backend.state != BackendState::Started
+        // Fly does not say what becomes of a replay that names an instance which is about to stop. It still answers, and
+        // that it stops is news that takes longer to every edge than a request.
+        let is_named = self.only.as_ref() == id;
+        if backend.state == BackendState::Stopping && !is_named
             || self.only.is_some() && self.only.as_ref() != id
             || self.except.as_ref() == id
         {

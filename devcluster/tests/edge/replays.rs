@@ -130,9 +130,12 @@ async fn without_a_fallback_the_visitor_gets_502_once_the_time_is_up() {
 }
 
 #[tokio::test]
-async fn a_stopping_instance_is_no_target() {
-    let stopping = Backend { state: BackendState::Stopping, ..echo("a1", "ams").await };
-    let entrance = Entrance::to([replayer("j1", "sjc", "instance=a1").await, stopping]).await;
+async fn a_stopping_instance_is_a_target_only_by_its_name() {
+    let stopping = async || Backend { state: BackendState::Stopping, ..echo("a1", "ams").await };
+    let entrance = Entrance::to([replayer("j1", "sjc", "instance=a1").await, stopping().await]).await;
+    assert_eq!(entrance.post("/").send().await.unwrap().status(), 200);
+
+    let entrance = Entrance::to([replayer("j1", "sjc", "region=ams").await, stopping().await]).await;
     let (status, text) = failure(entrance.post("/")).await;
     assert_eq!(status, 502);
     assert!(text.contains("no candidate"), "{text}");

@@ -101,7 +101,7 @@ async fn a_stopping_instance_finishes_what_it_has_and_gets_nothing_new() {
     let stopping = Backend { state: BackendState::Stopping, ..backend };
     entrance.backends.send_modify(|backends| backends[0] = stopping);
     assert_eq!(seen(entrance.get("/")).await.instance, "a1");
-    let (status, text) = failure(entrance.get("/").header("fly-force-instance-id", "j1")).await;
+    let (status, text) = failure(entrance.get("/").header("fly-force-region", "sjc")).await;
     assert_eq!(status, 503, "{text}");
 
     write(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await;
