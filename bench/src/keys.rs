@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use reqwest::{Client, header};
 
 use crate::{
-    load::{Workload, Wrk},
+    load::{Load, Workload, Wrk},
     measure::count,
     process,
     server::{self, Server},
@@ -37,13 +37,16 @@ pub async fn measure(
     wrk: &Wrk,
     scratch: &Path,
 ) -> Result<Option<Keys>> {
-    let running = PlainFile::start(ours, &scratch.join("keys")).await?;
+    // All are younger than what the application removes, and the measurements bring more.
+    let mut ours = ours.clone();
+    ours.environment.push(("KEY_LIMIT".to_owned(), (many * 10).to_string()));
+    let running = PlainFile::start(&ours, &scratch.join("keys")).await?;
     let target = running.target("/")?;
     if !are_known(&server::client()?, &target.page).await? {
         return Ok(None);
     }
     let click = async |workload, duration| {
-        let outcome = wrk.run(&target.url, None, workload, CONNECTIONS, duration).await?;
+        let outcome = wrk.run(&target.url, None, Load::full(workload, CONNECTIONS, duration)).await?;
         ensure!(outcome.errors() == 0, "{workload:?}: {outcome:?}");
         process::rest(&target.processes()).await?;
         Ok(outcome)

@@ -1,5 +1,6 @@
 -- One workload: wrk calls init with what stands after `--`, request for each request, done at the end.
--- Arguments: method, and for POST the kind of key: none, v7 or random, with a seed that no other run had.
+-- Arguments: method; the kind of key: none, v7 or random; a seed that no other run had; and, where a connection is to
+-- pause between two requests, the milliseconds.
 
 local ffi = require("ffi")
 ffi.cdef([[
@@ -36,6 +37,10 @@ function init(args)
   if kind ~= "none" then
     -- All keys are of one length, so that only the end of the request differs.
     wrk.body = wrk.body .. "&key=" .. string.rep("0", 36)
+  end
+  local pause = tonumber(args[4])
+  if pause then
+    delay = function() return pause end
   end
   head = wrk.format()
   if kind ~= "none" then

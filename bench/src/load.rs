@@ -49,6 +49,24 @@ impl Workload {
     }
 }
 
+/// How much of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub workload: Workload,
+    pub connections: u32,
+    /// Whole seconds.
+    pub duration: Duration,
+    /// Between an answer and the next request of its connection.
+    pub pause: Option<Duration>,
+}
+
+impl Load {
+    /// As much as is answered.
+    pub fn full(workload: Workload, connections: u32, duration: Duration) -> Self {
+        Self { workload, connections, duration, pause: None }
+    }
+}
+
 /// What wrk saw, as `load.lua` prints it.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct Outcome {
@@ -93,14 +111,8 @@ impl Wrk {
     }
 
     /// Runs it against `url`, as seen from the network namespace of the process `within` where there is one.
-    pub async fn run(
-        &self,
-        url: &str,
-        within: Option<u32>,
-        workload: Workload,
-        connections: u32,
-        duration: Duration,
-    ) -> Result<Outcome> {
+    pub async fn run(&self, url: &str, within: Option<u32>, load: Load) -> Result<Outcome> {
+        let Load { workload, connections, duration, pause } = load;
         let mut command = match within {
             Some(pid) => {
                 let mut command = Command::new("nsenter");
@@ -118,6 +130,7 @@ impl Wrk {
             .arg("--")
             .args(workload.words())
             .arg(seed().to_string())
+            .args(pause.map(|pause| pause.as_millis().to_string()))
             .stdin(Stdio::null())
             .kill_on_drop(true);
         let output = timeout(duration + GRACE, command.output());

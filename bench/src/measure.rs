@@ -7,7 +7,7 @@ use reqwest::Client;
 use tokio::task::JoinSet;
 
 use crate::{
-    load::{Outcome, Workload, Wrk, to_float},
+    load::{Load, Outcome, Workload, Wrk, to_float},
     process,
     server::{self, OURS, Server, UNCONFIRMED},
     site::{Place, PlainFile, Replicated, Target},
@@ -158,7 +158,8 @@ async fn sample(
     let cpu =
         || -> Result<_> { Ok((process::cpu(target.server)?, target.litefs.map(process::cpu).transpose()?)) };
     let (server_before, litefs_before) = cpu()?;
-    let outcome = wrk.run(&target.url, target.within, cell.workload, cell.connections, duration).await?;
+    let load = Load::full(cell.workload, cell.connections, duration);
+    let outcome = wrk.run(&target.url, target.within, load).await?;
     let (server_after, litefs_after) = cpu()?;
     let memory = process::peak(target.server)?;
     process::rest(&target.processes()).await?;

@@ -1,23 +1,23 @@
 //! Load for a long time: does anything grow?
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     chart::Series,
-    load::{Outcome, Workload, Wrk, to_float},
+    load::{Load, Outcome, Workload, Wrk, to_float},
     measure::{Running, median},
     process,
     site::Place,
 };
 
-/// Half of them read, half of them click.
+/// For reads, and as many for clicks.
 const CONNECTIONS: u32 = 32;
+/// Between two clicks of a connection. It keeps the keys of ten minutes, which are never removed, below the most that are
+/// kept: there are 1,067 clicks per second at most, and after 16 minutes as many keys go as come.
+const PAUSE: Duration = Duration::from_millis(30);
 /// How many points the plots have.
 const POINTS: u32 = 360;
 
@@ -48,8 +48,12 @@ pub async fn run(ours: &Running, wrk: &Wrk, duration: Duration) -> Result<Soak> 
     let litefs = target.litefs.context("the primary has LiteFS")?;
     // As the server sees it. Who measures is on another machine, as it were.
     let wal = format!("/proc/{}/root/litefs/sqlite.db-wal", target.server);
-    let load = |workload| wrk.run(&target.url, target.within, workload, CONNECTIONS, duration);
-    let load = async { tokio::try_join!(load(Workload::Get), load(Workload::PostKeyed)) };
+    let reads = Load::full(Workload::Get, CONNECTIONS, duration);
+    let clicks = Load { workload: Workload::PostKeyed, pause: Some(PAUSE), ..reads };
+    let load = async {
+        let [reads, clicks] = [reads, clicks].map(|load| wrk.run(&target.url, target.within, load));
+        tokio::try_join!(reads, clicks)
+    };
     let mut load = std::pin::pin!(load);
     let started = Instant::now();
     let mut points: [Vec<(f64, f64)>; 3] = Default::default();
@@ -60,7 +64,7 @@ pub async fn run(ours: &Running, wrk: &Wrk, duration: Duration) -> Result<Soak> 
             outcomes = &mut load => break outcomes?,
             _ = ticks.tick() => {
                 let minutes = started.elapsed().as_secs_f64() / 60.0;
-                let wal = to_float(fs::metadata(&wal).context("the WAL")?.len()) / 1024.0 / 1024.0;
+                let wal = to_float(tokio::fs::metadata(&wal).await.context("the WAL")?.len()) / 1024.0 / 1024.0;
                 let values = [process::memory(target.server)?, process::memory(litefs)?, wal];
                 for (points, value) in points.iter_mut().zip(values) {
                     points.push((minutes, value));
