@@ -37,10 +37,7 @@ pub async fn measure(
     wrk: &Wrk,
     scratch: &Path,
 ) -> Result<Option<Keys>> {
-    // All are younger than what the application removes, and the measurements bring more.
-    let mut ours = ours.clone();
-    ours.environment.push(("KEY_LIMIT".to_owned(), (many * 10).to_string()));
-    let running = PlainFile::start(&ours, &scratch.join("keys")).await?;
+    let running = PlainFile::start(ours, &scratch.join("keys")).await?;
     let target = running.target("/")?;
     if !are_known(&server::client()?, &target.page).await? {
         return Ok(None);

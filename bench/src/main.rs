@@ -97,8 +97,7 @@ async fn main() -> Result<()> {
     }
     let soak = args.soak.map(|minutes| Duration::from_secs(minutes * 60)).or(scale.soak);
     if let Some(duration) = soak {
-        let (mut servers, _) = server::all(&scratch, false).await?;
-        let ours = measure::Running::start(servers.swap_remove(0), &scratch).await?;
+        let ours = measure::Running::start(server::deployed(), &scratch).await?;
         let soak = soak::run(&ours, &wrk, duration).await?;
         let section = report::soak(&soak, &machine::describe());
         println!("{section}");
