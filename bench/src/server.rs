@@ -53,7 +53,9 @@ pub async fn all(scratch: &Path, peers: bool) -> Result<(Vec<Server>, Vec<String
         {
             match peer {
                 Ok(peer) => servers.push(peer),
-                Err(error) => missing.push(format!("{name}: {}", peers::without_addresses(&error))),
+                Err(error) => {
+                    missing.push(format!("{name} cannot be installed: {}", peers::without_addresses(&error)));
+                }
             }
         }
     }

@@ -15,8 +15,8 @@ use crate::{
 
 /// For reads, and as many for clicks.
 const CONNECTIONS: u32 = 32;
-/// Between two clicks of a connection. It keeps the keys of ten minutes, which are never removed, below the most that are
-/// kept: there are 1,067 clicks per second at most, and after 16 minutes as many keys go as come.
+/// Between two requests of a connection. At most 1,067 clicks come per second, so that the keys of ten minutes, which are
+/// never removed, stay below the most that are kept. Where nearly as many come, keys are removed from the 16th minute on.
 const PAUSE: Duration = Duration::from_millis(30);
 /// How many points the plots have.
 const POINTS: u32 = 360;
@@ -48,8 +48,8 @@ pub async fn run(ours: &Running, wrk: &Wrk, duration: Duration) -> Result<Soak> 
     let litefs = target.litefs.context("the primary has LiteFS")?;
     // As the server sees it. Who measures is on another machine, as it were.
     let wal = format!("/proc/{}/root/litefs/sqlite.db-wal", target.server);
-    let reads = Load::full(Workload::Get, CONNECTIONS, duration);
-    let clicks = Load { workload: Workload::PostKeyed, pause: Some(PAUSE), ..reads };
+    let reads = Load { workload: Workload::Get, connections: CONNECTIONS, duration, pause: Some(PAUSE) };
+    let clicks = Load { workload: Workload::PostKeyed, ..reads };
     let load = async {
         let [reads, clicks] = [reads, clicks].map(|load| wrk.run(&target.url, target.within, load));
         tokio::try_join!(reads, clicks)

@@ -81,8 +81,7 @@ fn is_replica() -> bool {
     env::var("LITEFS_DIR").is_ok_and(|dir| Path::new(&dir).join(".primary").exists())
 }
 
-// By value, as `map_err` hands it over.
-#[allow(clippy::needless_pass_by_value)]
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over by value")]
 fn failure(error: sqlx::Error) -> Failure {
     (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
