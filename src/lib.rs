@@ -16,9 +16,9 @@
 //!    application (port 8081). A layer turns away forms of other sites; `web::click` asks whether it is a form with one
 //!    intent, and `instance` whether it is this instance's to count.
 //! 3. `counter::Counter::apply` puts it into the writer's queue. The writer takes all clicks that wait, and commits
-//!    them in one transaction; LiteFS sees the commit and streams it to the replicas.
-//! 4. The visitor gets `303 See Other` to `/`, and from LiteFS's proxy the cookie `__txid`, the number of the
-//!    transaction.
+//!    them in one transaction, with their keys; LiteFS sees the commit and streams it to the replicas. The writer
+//!    waits until every other candidate that is up has it.
+//! 4. The visitor gets `303 See Other` to `/`, and the cookie `__txid`, the number of the confirmed transaction.
 //! 5. The browser asks for `/`. In Sydney LiteFS's proxy holds the request until the replica has that transaction;
 //!    then `web::page` reads the count. The visitor sees their own click.
 
@@ -43,13 +43,13 @@ const HAND_OVER: Duration = Duration::from_secs(12);
 /// How long requests under way may take to end once the application is told to stop. LiteFS waits for this process,
 /// and Fly kills both after `kill_timeout`.
 const DRAIN: Duration = Duration::from_secs(2);
-/// The same where there is another primary to wait for: `web` holds a click for 5 s.
-const DRAIN_REPLICATED: Duration = Duration::from_secs(6);
+/// The same after a hand-over: `web` holds a click for 5 s until it knows the new primary.
+const DRAIN_HELD: Duration = Duration::from_secs(6);
 /// How long an answer may take through LiteFS's proxy, which nobody can see pass. LiteFS closes the proxy as soon as this
 /// process has ended, whatever is under way in it.
 const PROXY: Duration = Duration::from_millis(250);
 /// How long connections may take to close after the last answer.
-const LAST_CONNECTIONS: Duration = Duration::from_secs(1);
+const LAST_CONNECTIONS: Duration = Duration::from_millis(250);
 /// How long the last commit may take after that.
 const CLOSE: Duration = Duration::from_millis(500);
 
@@ -101,7 +101,7 @@ impl Server {
         let Self { counter, mut writer, instance, public, private } = self;
         tracing::info!("Server listening at http://{}", public.local_addr()?);
         let (under_way, close) = (TaskTracker::new(), CancellationToken::new());
-        let pages = web::router(counter.clone(), instance.clone(), under_way.clone());
+        let pages = web::router(counter.clone(), instance.clone(), under_way.clone(), stop.clone());
         let pages = axum::serve(public, pages).with_graceful_shutdown(close.clone().cancelled_owned());
         let private = async {
             let Some(listener) = private else { return Ok(()) };
@@ -111,8 +111,8 @@ impl Server {
         let serving = async { tokio::try_join!(pages.into_future(), private) };
         let stopping = async {
             stop.cancelled().await;
-            hand_over(&counter, &instance).await;
-            let overdue = time::sleep(if instance.is_replicated() { DRAIN_REPLICATED } else { DRAIN });
+            let overdue = if hand_over(&counter, &instance).await { DRAIN_HELD } else { DRAIN };
+            let overdue = time::sleep(overdue);
             tokio::select! {
                 () = all_answered(&under_way, &instance) => {}
                 () = overdue => {}
@@ -140,15 +140,17 @@ impl Server {
     }
 }
 
-/// So that nobody has to wait until the lease has run out. Without another candidate this instance stops all the same.
-async fn hand_over(counter: &Counter, instance: &Instance) {
+/// So that nobody has to wait until the lease has run out. Without another candidate this instance stops all the same,
+/// and says so. Returns whether this instance was primary.
+async fn hand_over(counter: &Counter, instance: &Instance) -> bool {
     if !matches!(instance.role(), Ok(Role::Primary)) {
-        return;
+        return false;
     }
     // How it went is in the writer's log.
     if time::timeout(HAND_OVER, counter.hand_over(None)).await.is_err() {
         tracing::warn!("The role was not handed over in time.");
     }
+    true
 }
 
 /// Goes on listening until then: LiteFS's proxy takes a connection of its own for many a request, and Fly's proxy

@@ -9,13 +9,22 @@
 //! - `batch`: one transaction for all clicks that wait
 //! - `key`: each click is counted once, however often it is sent
 //! - `reader`: the count, and whether its schema is new enough
+//! - `live`: the count whenever it changes
+//! - `shared`: one query for all who ask at the same time
 
 mod batch;
 mod key;
+mod live;
 mod reader;
+mod shared;
 mod writer;
 
-use std::{fmt, path::PathBuf, str::FromStr, sync::LazyLock};
+use std::{
+    fmt,
+    path::PathBuf,
+    str::FromStr,
+    sync::{Arc, LazyLock},
+};
 
 use sqlx::migrate::Migrator;
 use tokio::{
@@ -25,10 +34,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::instance::{Confirmation, HandOverError, Instance, InstanceId, Policy, Txid};
+use live::Live;
 use reader::Reader;
 use writer::{Click, Writer, Writing};
 
 pub use key::{InvalidKey, Keep, Key};
+pub use live::Snapshot;
 pub use reader::ReadError;
 
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
@@ -49,7 +60,8 @@ pub struct Counter {
     hand_overs: mpsc::Sender<HandOver>,
     writing: watch::Receiver<Writing>,
     confirmed: watch::Receiver<Option<Txid>>,
-    reader: Reader,
+    reader: Arc<Reader>,
+    live: Live,
     closing: CancellationToken,
 }
 
@@ -136,8 +148,10 @@ impl Counter {
         let (hand_overs, to_hand_over) = mpsc::channel(1);
         let (writing, is_writing) = watch::channel(Writing::No);
         let (confirmed, is_confirmed) = watch::channel(None);
+        let (committed, is_committed) = watch::channel(0);
         let closing = CancellationToken::new();
-        let reader = Reader::new(&settings.database);
+        let reader = Arc::new(Reader::new(&settings.database));
+        let live = Live::new(reader.clone(), instance.clone(), is_committed);
         let writer = Writer {
             settings,
             role: instance.watch(),
@@ -146,16 +160,24 @@ impl Counter {
             hand_overs: to_hand_over,
             writing,
             confirmed,
+            committed,
             closing: closing.clone(),
         };
         let counter =
-            Self { clicks, hand_overs, writing: is_writing, confirmed: is_confirmed, reader, closing };
+            Self { clicks, hand_overs, writing: is_writing, confirmed: is_confirmed, reader, live, closing };
         (counter, tokio::spawn(writer.run()))
     }
 
     /// The count as this node sees it now.
     pub async fn current(&self) -> Result<i64, ReadError> {
         self.reader.current().await
+    }
+
+    /// The count and each change of it, as this node sees them: of several in quick succession the last. `None` at first,
+    /// and until there is something to read.
+    #[must_use]
+    pub fn live(&self) -> watch::Receiver<Option<Snapshot>> {
+        self.live.listen()
     }
 
     /// Waits until this instance takes clicks: it is primary, and has migrated.

@@ -1,22 +1,19 @@
-//! Reading the count, on any node.
+//! Reading the count, on any node: one query for all who ask at the same time.
 
 use std::{
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use sqlx::{
-    SqlitePool,
-    error::DatabaseError,
-    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
-};
+use sqlx::{Connection, SqliteConnection, error::DatabaseError, sqlite::SqliteConnectOptions};
 use tokio::time;
 
-use super::MIGRATIONS;
+use super::{
+    MIGRATIONS,
+    shared::{Shared, Work},
+};
 
-/// More connections than cores only wait for each other.
-const CONNECTIONS: u32 = 4;
 /// A reader has nothing to wait for but LiteFS, for the moment in which it applies a transaction.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -24,7 +21,7 @@ const BUSY: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(3);
 
 /// Why there is no count.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {
     /// The database is not here yet, or the primary has not brought its schema up to this binary's.
     #[error("the database is not here yet, or older than this version of the application")]
@@ -34,62 +31,72 @@ pub enum ReadError {
     Late,
     /// It is here, and cannot be read.
     #[error("the database cannot be read: {0}")]
-    Failed(#[from] sqlx::Error),
+    Failed(Arc<sqlx::Error>),
 }
 
 #[derive(Debug)]
 pub(super) struct Reader {
-    pool: SqlitePool,
-    /// The schema was seen to be new enough. Where a read fails it is looked at again: a new primary need not have
-    /// every transaction of the one that died.
-    is_current: AtomicBool,
+    count: Shared<Result<i64, ReadError>>,
 }
 
 impl Reader {
     /// Opens nothing yet: on a new replica there is no file, and opening one would not bring it.
     pub(super) fn new(database: &Path) -> Self {
-        let read_only = SqliteConnectOptions::new()
-            .filename(database)
-            .read_only(true)
-            .create_if_missing(false)
-            .busy_timeout(BUSY);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(BUSY)
-            // Asking a connection whether it still works costs more than the read.
-            .test_before_acquire(false)
-            .connect_lazy_with(read_only);
-        Self { pool, is_current: AtomicBool::new(false) }
+        Self { count: Shared::new(Query { database: database.to_owned(), connection: None }) }
     }
 
     pub(super) async fn current(&self) -> Result<i64, ReadError> {
         // Where LiteFS hangs, so does every read of its files.
-        time::timeout(LONGEST, self.read()).await.unwrap_or(Err(ReadError::Late))
+        let count = time::timeout(LONGEST, self.count.get()).await;
+        count.ok().flatten().unwrap_or(Err(ReadError::Late))
     }
+}
 
-    async fn read(&self) -> Result<i64, ReadError> {
-        if !self.is_current.load(Ordering::Relaxed) {
-            self.check_schema().await?;
+struct Query {
+    database: PathBuf,
+    /// Its schema was seen to be new enough. Where a read fails it is opened and looked at again: a new primary need
+    /// not have every transaction of the one that died.
+    connection: Option<SqliteConnection>,
+}
+
+impl Work for Query {
+    type Output = Result<i64, ReadError>;
+
+    async fn run(&mut self) -> Self::Output {
+        let count = time::timeout(LONGEST, self.read()).await.unwrap_or(Err(ReadError::Late));
+        if count.is_err() {
+            self.connection = None;
         }
-        let count = sqlx::query_scalar("select count from counter where id = 1").fetch_one(&self.pool).await;
-        count.map_err(|error| {
-            self.is_current.store(false, Ordering::Relaxed);
-            ReadError::from(error)
-        })
+        count
     }
+}
 
-    async fn check_schema(&self) -> Result<(), ReadError> {
-        let applied = sqlx::query_scalar("select version from _sqlx_migrations where success");
-        let applied: Vec<i64> = match applied.fetch_all(&self.pool).await {
-            Ok(applied) => applied,
-            Err(error) if is_absent(&error) => Vec::new(),
-            Err(error) => return Err(error.into()),
+impl Query {
+    async fn read(&mut self) -> Result<i64, ReadError> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(open(&self.database).await?),
         };
-        if !MIGRATIONS.iter().all(|migration| applied.contains(&migration.version)) {
-            return Err(ReadError::Behind);
+        Ok(sqlx::query_scalar("select count from counter where id = 1").fetch_one(connection).await?)
+    }
+}
+
+/// A connection that can neither write nor create, to a database whose schema is new enough.
+async fn open(database: &Path) -> Result<SqliteConnection, ReadError> {
+    let options = SqliteConnectOptions::new().filename(database).read_only(true).busy_timeout(BUSY);
+    let applied = async {
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        let applied = sqlx::query_scalar("select version from _sqlx_migrations where success");
+        let applied: Vec<i64> = applied.fetch_all(&mut connection).await?;
+        Ok((connection, applied))
+    };
+    match applied.await {
+        Ok((connection, applied)) if MIGRATIONS.iter().all(|known| applied.contains(&known.version)) => {
+            Ok(connection)
         }
-        self.is_current.store(true, Ordering::Relaxed);
-        Ok(())
+        Ok(_) => Err(ReadError::Behind),
+        Err(error) if is_absent(&error) => Err(ReadError::Behind),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -98,4 +105,10 @@ fn is_absent(error: &sqlx::Error) -> bool {
     // SQLITE_ERROR, which the parser gives for a table that is not there; SQLITE_CANTOPEN.
     let code = error.as_database_error().and_then(DatabaseError::code);
     code.is_some_and(|code| code == "1" || code == "14")
+}
+
+impl From<sqlx::Error> for ReadError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.into())
+    }
 }

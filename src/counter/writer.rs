@@ -60,6 +60,8 @@ pub(super) struct Writer {
     pub(super) writing: watch::Sender<Writing>,
     /// The newest transaction that is confirmed, as long as this instance is primary.
     pub(super) confirmed: watch::Sender<Option<Txid>>,
+    /// Counts commits.
+    pub(super) committed: watch::Sender<u64>,
     /// No more clicks are taken; those in the queue are committed.
     pub(super) closing: CancellationToken,
 }
@@ -79,8 +81,12 @@ struct Held {
     connection: SqliteConnection,
     keys: Keys,
     confirmer: Confirmer,
+    /// Where the database was after the last commit.
+    at: Option<Position>,
     /// What was last said of the clicks that are not acknowledged, or not by others.
     said: Said,
+    /// Clicks that were acknowledged alone since this instance became primary.
+    alone: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -146,7 +152,8 @@ impl Writer {
         let (connection, confirmer) = tokio::join!(open(&self.settings), confirmer);
         let mut connection = connection?;
         let keys = Keys::load(self.settings.keep, &mut connection).await?;
-        let mut held = Held { connection, keys, confirmer, said: Said::Nothing };
+        let at = self.position().await.ok().flatten();
+        let mut held = Held { connection, keys, confirmer, at, said: Said::Nothing, alone: 0 };
         self.writing.send_replace(Writing::Yes);
         let end = self.write(&mut held).await;
         self.writing.send_replace(Writing::No);
@@ -189,7 +196,7 @@ impl Writer {
         let tell_all = |batch: &mut Vec<Click>, error: &ClickError| {
             batch.drain(..).for_each(|click| click.tell(Err(error.clone())));
         };
-        if let Err(reason) = self.is_ready(&mut held.confirmer).await {
+        if let Err(reason) = self.is_ready(held).await {
             held.say(Said::Refused(reason));
             tell_all(batch, &ClickError::NotReady);
             return Ok(());
@@ -201,12 +208,18 @@ impl Writer {
                 return Err(error);
             }
         };
+        self.committed.send_modify(|commits| *commits += 1);
         match self.confirm(held).await {
             Ok((txid, confirmation)) => {
                 if let Some(txid) = txid {
                     self.confirmed.send_replace(Some(txid));
                 }
-                held.say(if confirmation == Confirmation::Alone { Said::Alone } else { Said::Nothing });
+                if confirmation == Confirmation::Alone {
+                    held.alone += batch.len() as u64;
+                    held.say(Said::Alone);
+                } else {
+                    held.say(Said::Nothing);
+                }
                 for (click, result) in batch.drain(..).zip(results) {
                     let confirmation = confirmation.clone();
                     click.tell(result.map(|count| Counted { count, txid, confirmation }));
@@ -221,16 +234,20 @@ impl Writer {
     }
 
     /// Why no transaction of now could be acknowledged.
-    async fn is_ready(&self, confirmer: &mut Confirmer) -> Result<(), String> {
-        match self.position().await? {
-            Some(at) => confirmer.ready(at).await.map_err(|error| error.to_string()),
+    async fn is_ready(&self, held: &mut Held) -> Result<(), String> {
+        if held.at.is_none() {
+            held.at = self.position().await?;
+        }
+        match held.at {
+            Some(at) => held.confirmer.ready(at).await.map_err(|error| error.to_string()),
             None => Ok(()),
         }
     }
 
     /// The transaction that is confirmed, and by whom.
     async fn confirm(&mut self, held: &mut Held) -> Result<(Option<Txid>, Confirmation), String> {
-        let Some(at) = self.position().await? else {
+        held.at = self.position().await?;
+        let Some(at) = held.at else {
             let is_replicated = self.instance.is_replicated();
             return Ok((None, if is_replicated { Confirmation::Off } else { Confirmation::Standalone }));
         };
@@ -290,7 +307,7 @@ impl Held {
             return;
         }
         match &now {
-            Said::Nothing => info!("Another candidate confirms writes again."),
+            Said::Nothing => info!(alone = self.alone, "Another candidate confirms clicks again."),
             Said::Alone => {
                 warn!(
                     "No other candidate is up: clicks are acknowledged alone, and lost if this instance's volume is."

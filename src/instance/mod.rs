@@ -39,20 +39,21 @@ use std::path::PathBuf;
 use tokio::sync::watch;
 
 use litefs::Api;
+use role::LastWord;
 
 pub use confirm::{Confirmation, Confirmer, HandOverError, NotReady, Policy, Unconfirmed};
 pub use consul::{ConsulKey, LeaseError};
 pub use directory::{DirectoryError, Listed};
 pub use names::{AppName, InstanceId, InvalidName, Region};
-pub use position::{InvalidTxid, Position, Txid, WaitError};
+pub use position::{InvalidTxid, Late, Position, Txid};
 pub use replay::{MAX_HOPS, Nowhere, Replay, ReplaySource, Route};
 pub use role::{Observed, Role, Unreachable};
 
-/// This instance. Cheap to clone; all clones follow the same role, until the last one is dropped.
+/// This instance. Cheap to clone; all clones follow the same LiteFS, until the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct Instance {
     settings: std::sync::Arc<Settings>,
-    role: watch::Receiver<Observed>,
+    litefs: LastWord,
 }
 
 /// What an instance is told about itself at start.
@@ -87,11 +88,13 @@ impl Instance {
     /// Begins to follow the role, in a task that ends with the last clone. Needs a Tokio runtime.
     #[must_use]
     pub fn start(settings: Settings) -> Self {
-        let role = match &settings.litefs {
+        let litefs = match &settings.litefs {
             None => role::standalone(),
-            Some(litefs) => role::follow(Api::new(litefs.url.clone()), settings.id.clone()),
+            Some(LiteFs { url, database, .. }) => {
+                role::follow(Api::new(url.clone()), settings.id.clone(), database.clone())
+            }
         };
-        Self { settings: settings.into(), role }
+        Self { settings: settings.into(), litefs }
     }
 
     /// This instance's id.
@@ -120,13 +123,13 @@ impl Instance {
 
     /// The role at this moment. Ask each time: it may change between two calls.
     pub fn role(&self) -> Observed {
-        self.role.borrow().clone()
+        self.litefs.role.borrow().clone()
     }
 
     /// The role and its changes, for code that reacts to them.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Observed> {
-        self.role.clone()
+        self.litefs.role.clone()
     }
 
     /// Who writes, as far as this instance knows: itself, another one, or nobody.
@@ -143,6 +146,6 @@ impl Instance {
     /// hangs is found out only after some 7 s; whether a write went through, only its commit tells.
     #[must_use]
     pub fn writes(&self) -> bool {
-        matches!(*self.role.borrow(), Ok(Role::Standalone | Role::Primary))
+        matches!(*self.litefs.role.borrow(), Ok(Role::Standalone | Role::Primary))
     }
 }

@@ -3,7 +3,7 @@
 use std::{fmt, io, str::FromStr, time::Duration};
 
 use http::{HeaderMap, HeaderValue, header};
-use tokio::time;
+use tokio::{sync::watch, time};
 
 use super::Instance;
 
@@ -11,8 +11,6 @@ use super::Instance;
 const COOKIE: &str = "__txid";
 /// As long as LiteFS's own. A node that is behind for longer shows a visitor older data after that.
 const COOKIE_AGE: Duration = Duration::from_mins(5);
-/// LiteFS's proxy looks each millisecond; a file system call is dearer than its look into memory.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// The number of a transaction: grows by one with each, on the primary; replicas follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,22 +31,16 @@ pub struct Position {
 #[error("expected 16 hexadecimal digits, got {0:?}")]
 pub struct InvalidTxid(String);
 
-/// Why a transaction is not here.
+/// A transaction did not arrive in time.
 #[derive(Debug, thiserror::Error)]
-pub enum WaitError {
-    /// It did not arrive in time.
-    #[error("this node is at {reached:?} and did not reach {wanted} within {} ms", .within.as_millis())]
-    Late {
-        /// The transaction that was waited for.
-        wanted: Txid,
-        /// Where this node is; `None`: it has no database yet.
-        reached: Option<Txid>,
-        /// How long was waited.
-        within: Duration,
-    },
-    /// LiteFS's directory cannot be read.
-    #[error("cannot read the position: {0}")]
-    Io(#[from] io::Error),
+#[error("this node is at {reached:?} and did not reach {wanted} within {} ms", .within.as_millis())]
+pub struct Late {
+    /// The transaction that was waited for.
+    pub wanted: Txid,
+    /// Where this node is; `None`: it has no database yet.
+    pub reached: Option<Txid>,
+    /// How long was waited.
+    pub within: Duration,
 }
 
 impl Instance {
@@ -65,25 +57,26 @@ impl Instance {
         }
     }
 
+    /// How far this node's database is, as LiteFS reports it: after a transaction can be seen here. For code that reacts to
+    /// each; some may be skipped, the newest is not.
+    #[must_use]
+    pub fn watch_position(&self) -> watch::Receiver<Option<Position>> {
+        self.litefs.position.clone()
+    }
+
     /// Waits until this node has `wanted`, so that what is read next is not older. Without LiteFS there is nothing
-    /// to wait for. Each caller looks for itself, every 5 ms: for some, not for thousands at once.
-    pub async fn reach(&self, wanted: Txid, within: Duration) -> Result<(), WaitError> {
-        if self.settings.litefs.is_none() {
+    /// to wait for.
+    pub async fn reach(&self, wanted: Txid, within: Duration) -> Result<(), Late> {
+        if !self.is_replicated() {
             return Ok(());
         }
-        let mut reached = None;
-        let reaching = async {
-            loop {
-                reached = self.position().await?.map(|position| position.txid);
-                if reached >= Some(wanted) {
-                    return Ok(());
-                }
-                time::sleep(LOOK).await;
-            }
-        };
-        // Around the reading as well: on a LiteFS that hangs it hangs with it.
-        let in_time = time::timeout(within, reaching).await;
-        in_time.unwrap_or(Err(WaitError::Late { wanted, reached, within }))
+        let mut position = self.watch_position();
+        let reached = position.wait_for(|at| at.is_some_and(|at| at.txid >= wanted));
+        if time::timeout(within, reached).await.is_ok() {
+            return Ok(());
+        }
+        let reached = position.borrow().map(|at| at.txid);
+        Err(Late { wanted, reached, within })
     }
 }
 
@@ -119,6 +112,13 @@ impl Txid {
 impl fmt::Display for Txid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+/// As LiteFS writes it.
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:016x}", self.txid, self.checksum)
     }
 }
 
@@ -170,37 +170,28 @@ mod tests {
 
     #[tokio::test]
     async fn a_transaction_is_waited_for_and_not_for_ever() {
-        let folder = tempfile::tempdir().unwrap();
-        // In one step, as LiteFS's own file changes: it is never seen half written.
-        let move_to = |position: &str| {
-            std::fs::write(folder.path().join("new"), position).unwrap();
-            std::fs::rename(folder.path().join("new"), folder.path().join("sqlite.db-pos")).unwrap();
-        };
-        let instance = Instance::start(Settings {
+        let mut instance = Instance::start(Settings {
             id: "a".parse().unwrap(),
             region: "sjc".parse().unwrap(),
             app: None,
             primary_region: None,
             litefs: Some(LiteFs {
-                dir: folder.path().to_owned(),
+                dir: "/nowhere".into(),
                 database: "sqlite.db".to_owned(),
                 url: "http://127.0.0.1:1".to_owned(),
                 consul: None,
             }),
         });
-        assert_eq!(instance.position().await.unwrap(), None);
-
+        let (at, position) = watch::channel(None);
+        instance.litefs.position = position;
         let late = instance.reach(Txid(2), Duration::from_millis(20)).await;
-        assert!(matches!(late, Err(WaitError::Late { wanted: Txid(2), reached: None, .. })), "{late:?}");
+        assert!(matches!(late, Err(Late { wanted: Txid(2), reached: None, .. })), "{late:?}");
 
-        move_to("0000000000000001/8000000000000000\n");
+        at.send_replace(Some(Position { txid: Txid(1), checksum: 1 }));
         let reached = instance.reach(Txid(2), Duration::from_secs(20));
-        let arrival = async { move_to("0000000000000002/8000000000000000\n") };
-        let (reached, ()) = tokio::join!(reached, arrival);
+        let arrival = async { at.send_replace(Some(Position { txid: Txid(2), checksum: 2 })) };
+        let (reached, _) = tokio::join!(reached, arrival);
         reached.unwrap();
-
-        move_to("not a position");
-        assert!(matches!(instance.reach(Txid(2), Duration::from_secs(20)).await, Err(WaitError::Io(_))));
     }
 
     #[test]

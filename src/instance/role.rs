@@ -1,4 +1,4 @@
-//! What this instance is: LiteFS's last word on the lease.
+//! What this instance is and how far its database is: LiteFS's last word on both.
 //!
 //! `/events` tells a change within a millisecond, but says nothing while nothing happens; so after a silence
 //! `/info` is asked, which also finds a LiteFS that hangs.
@@ -8,7 +8,7 @@ use std::{convert::Infallible, fmt, time::Duration};
 use tokio::{sync::watch, time};
 
 use super::{
-    InstanceId,
+    InstanceId, Position,
     litefs::{Api, ApiError, Event, Lease},
 };
 
@@ -46,81 +46,96 @@ pub struct Unreachable {
     pub reason: String,
 }
 
-/// Publishes the role of `this` instance until nobody listens any more.
-pub(super) fn follow(litefs: Api, this: InstanceId) -> watch::Receiver<Observed> {
-    let unknown = Unreachable { url: litefs.url().to_owned(), reason: "not asked yet".to_owned() };
-    let (role, receiver) = watch::channel(Err(unknown));
-    tokio::spawn(async move {
-        let follower = Follower { litefs, this };
-        tokio::select! {
-            () = role.closed() => {}
-            never = follower.publish(&role) => match never {},
-        }
-    });
-    receiver
+/// LiteFS's last word, for as many listeners as there are.
+#[derive(Clone, Debug)]
+pub(super) struct LastWord {
+    pub(super) role: watch::Receiver<Observed>,
+    /// `None`: there is no database yet, or no LiteFS.
+    pub(super) position: watch::Receiver<Option<Position>>,
 }
 
-/// A role that never changes, and that can be waited for like any other: whoever awaits a change of a channel
+/// Publishes the role of `this` instance and the position of its database until nobody listens any more.
+pub(super) fn follow(litefs: Api, this: InstanceId, database: String) -> LastWord {
+    let unknown = Unreachable { url: litefs.url().to_owned(), reason: "not asked yet".to_owned() };
+    let ((role, is), (position, at)) = (watch::channel(Err(unknown)), watch::channel(None));
+    tokio::spawn(async move {
+        let follower = Follower { litefs, this, database, role, position };
+        tokio::select! {
+            () = follower.role.closed() => {}
+            never = follower.publish() => match never {},
+        }
+    });
+    LastWord { role: is, position: at }
+}
+
+/// A word that never changes, and that can be waited for like any other: whoever awaits a change of a channel
 /// without a sender is woken at once, for ever.
-pub(super) fn standalone() -> watch::Receiver<Observed> {
-    let (role, receiver) = watch::channel(Ok(Role::Standalone));
-    tokio::spawn(async move { role.closed().await });
-    receiver
+pub(super) fn standalone() -> LastWord {
+    let ((role, is), (position, at)) = (watch::channel(Ok(Role::Standalone)), watch::channel(None));
+    tokio::spawn(async move { tokio::join!(role.closed(), position.closed()) });
+    LastWord { role: is, position: at }
 }
 
 struct Follower {
     litefs: Api,
     this: InstanceId,
+    database: String,
+    role: watch::Sender<Observed>,
+    position: watch::Sender<Option<Position>>,
 }
 
 impl Follower {
-    async fn publish(&self, role: &watch::Sender<Observed>) -> Infallible {
+    async fn publish(&self) -> Infallible {
         let url = self.litefs.url();
         let mut last_complaint = String::new();
         loop {
-            let Err(error) = self.follow_events(role).await;
+            let Err(error) = self.follow_events().await;
             // Why the stream ended matters only where LiteFS does not answer at all: it ends the stream of a reader
             // that is 1,024 events behind, say.
-            match self.litefs.lease().await {
-                Ok(lease) => {
-                    self.set(role, lease);
-                    let complaint = error.to_string();
-                    if complaint != last_complaint {
-                        tracing::warn!(url, %error, "LiteFS's events cannot be followed; trying again.");
-                        last_complaint = complaint;
-                    }
+            if let Ok(lease) = self.litefs.lease().await {
+                self.set_role(lease);
+                let complaint = error.to_string();
+                if complaint != last_complaint {
+                    tracing::warn!(url, %error, "LiteFS's events cannot be followed; trying again.");
+                    last_complaint = complaint;
                 }
-                Err(_) => publish(role, Err(Unreachable { url: url.to_owned(), reason: error.to_string() })),
+            } else {
+                let unreachable = Unreachable { url: url.to_owned(), reason: error.to_string() };
+                publish(&self.role, Err(unreachable));
             }
             time::sleep(RETRY).await;
         }
     }
 
-    /// Publishes each role that `/events` tells, until that fails.
-    async fn follow_events(&self, role: &watch::Sender<Observed>) -> Result<Infallible, ApiError> {
+    /// Publishes what `/events` tells, until that fails.
+    async fn follow_events(&self) -> Result<Infallible, ApiError> {
         let mut events = self.litefs.events().await?;
+        // After the stream has begun, so that no transaction falls between.
+        publish(&self.position, self.litefs.state(&self.database).await?.position);
         loop {
             match time::timeout(SILENCE, events.next()).await {
-                Ok(event) => {
-                    if let Event::Lease(lease) = event? {
-                        self.set(role, lease);
+                Ok(event) => match event? {
+                    Event::Lease(lease) => self.set_role(lease),
+                    Event::Transaction { database, position } if database == self.database => {
+                        publish(&self.position, Some(position));
                     }
-                }
-                Err(_) => self.set(role, self.litefs.lease().await?),
+                    Event::Transaction { .. } | Event::Other => {}
+                },
+                Err(_) => self.set_role(self.litefs.lease().await?),
             }
         }
     }
 
-    fn set(&self, role: &watch::Sender<Observed>, lease: Lease) {
-        publish(role, Ok(Role::of(lease, &self.this)));
+    fn set_role(&self, lease: Lease) {
+        publish(&self.role, Ok(Role::of(lease, &self.this)));
     }
 }
 
 /// Wakes the listeners only where something is new.
-fn publish(role: &watch::Sender<Observed>, observed: Observed) {
-    role.send_if_modified(|current| {
-        let changed = *current != observed;
-        *current = observed;
+fn publish<T: PartialEq>(channel: &watch::Sender<T>, now: T) {
+    channel.send_if_modified(|current| {
+        let changed = *current != now;
+        *current = now;
         changed
     });
 }
@@ -177,8 +192,8 @@ mod tests {
     async fn waiting_for_a_standalone_role_to_change_waits() {
         let waited = standalone();
         let waited = time::timeout(Duration::from_millis(20), async move {
-            let mut role = waited;
-            role.changed().await
+            let mut word = waited;
+            tokio::select! { changed = word.role.changed() => changed, changed = word.position.changed() => changed }
         });
         assert!(waited.await.is_err(), "woken without a change");
     }

@@ -3,6 +3,7 @@
 //! - here: the routes, and what every answer carries
 //! - `page`: `GET /`
 //! - `click`: `POST /`
+//! - `events`: `GET /events`, the count as it changes
 //! - `cookie`: what a visitor has seen, on every answer to a write
 //! - `health`: `GET /healthcheck`
 //! - `handover`: `POST /handover`, on the private network
@@ -13,6 +14,7 @@ mod body;
 mod click;
 mod cookie;
 mod error;
+mod events;
 mod handover;
 mod health;
 mod page;
@@ -26,7 +28,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::csrf::CsrfLayer;
 
 use tokio::time::{self, Instant};
@@ -45,6 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct App {
     counter: Arc<Counter>,
     instance: Instance,
+    /// The application was told to stop: what lasts has to end.
+    stop: CancellationToken,
 }
 
 impl App {
@@ -72,11 +76,17 @@ impl App {
 
 /// What visitors reach, through Fly's proxy and LiteFS's.
 ///
-/// Each request is one of `under_way` until its answer is made.
-pub fn router(counter: Arc<Counter>, instance: Instance, under_way: TaskTracker) -> Router {
-    let app = Arc::new(App { counter, instance });
+/// Each request is one of `under_way` until its answer is made. Streams end with `stop`.
+pub fn router(
+    counter: Arc<Counter>,
+    instance: Instance,
+    under_way: TaskTracker,
+    stop: CancellationToken,
+) -> Router {
+    let app = Arc::new(App { counter, instance, stop });
     Router::new()
         .route("/", get(page::show).post(click::count))
+        .route("/events", get(events::stream))
         .route("/healthcheck", get(health::check))
         .route("/style.css", get(async || asset("text/css", include_str!("../../static/style.css"))))
         .route("/favicon.svg", get(async || asset("image/svg+xml", include_str!("../../static/favicon.svg"))))
@@ -97,7 +107,7 @@ pub fn private_router(counter: Arc<Counter>, instance: Instance) -> Router {
         .route("/healthcheck", get(health::check))
         .route("/handover", post(handover::hand_over))
         .layer(map_response(headers))
-        .with_state(Arc::new(App { counter, instance }))
+        .with_state(Arc::new(App { counter, instance, stop: CancellationToken::new() }))
 }
 
 fn asset(content_type: &'static str, text: &'static str) -> impl IntoResponse {

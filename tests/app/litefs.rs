@@ -26,7 +26,11 @@ pub struct LiteFs {
 impl LiteFs {
     pub async fn start(says: Says) -> Self {
         let (says, heard) = watch::channel(says);
-        let router = Router::new().route("/info", get(info)).route("/events", get(events)).with_state(heard);
+        let router = Router::new()
+            .route("/info", get(info))
+            .route("/debug/vars", get(vars))
+            .route("/events", get(events))
+            .with_state(heard);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -62,6 +66,11 @@ async fn info(State(says): State<watch::Receiver<Says>>) -> Json<Value> {
     Json(
         json!({"isPrimary": lease["isPrimary"], "primary": {"hostname": lease["hostname"].as_str().unwrap_or("")}}),
     )
+}
+
+async fn vars(says: State<watch::Receiver<Says>>) -> Json<Value> {
+    let Json(info) = info(says).await;
+    Json(json!({"store": {"isPrimary": info["isPrimary"], "candidate": true, "dbs": {}}}))
 }
 
 async fn events(State(mut says): State<watch::Receiver<Says>>) -> Body {

@@ -5,3 +5,4 @@ mod outages;
 mod second_app;
 mod support;
 mod visitors;
+mod writes;

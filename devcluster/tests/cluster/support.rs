@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    hash::{BuildHasher as _, RandomState},
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -131,6 +132,19 @@ impl Visitor {
         self.send(request).await.is_ok_and(|response| response.status() == StatusCode::SEE_OTHER)
     }
 
+    /// A click with a key of its own, as the page's script sends it: what the application says of it.
+    pub async fn click_with_key(&mut self) -> Result<serde_json::Value, StatusCode> {
+        let body = format!("intent=increment&key={:032x}", fresh_key());
+        let request = self.client.post(&self.entry).body(body);
+        let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let answer = self.send(request.header(header::ACCEPT, "application/json")).await;
+        let answer = answer.map_err(|_| StatusCode::REQUEST_TIMEOUT)?;
+        match answer.status() {
+            StatusCode::OK => Ok(answer.json().await.unwrap()),
+            status => Err(status),
+        }
+    }
+
     pub async fn post(&mut self, body: Vec<u8>) -> Response {
         let request = self.client.post(&self.entry).body(body);
         let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
@@ -162,6 +176,12 @@ impl Visitor {
     pub async fn look(&mut self) -> Page {
         self.try_look().await.unwrap()
     }
+}
+
+/// Nobody else's.
+fn fresh_key() -> u128 {
+    let half = || u128::from(RandomState::new().hash_one(()));
+    half() << 64 | half()
 }
 
 /// Polls until `look` finds something; fails with what it saw last.
