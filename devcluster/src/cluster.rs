@@ -61,6 +61,8 @@ pub struct Options {
     pub first_port: Option<u16>,
     /// What instances have in their environment besides what is deployed, such as `RUST_LOG`.
     pub environment: Vec<(String, String)>,
+    /// Files and directories of the host that instances have besides, and where: what another application needs.
+    pub files: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Default for Options {
@@ -80,6 +82,7 @@ impl Default for Options {
             repository,
             first_port: None,
             environment: Vec::new(),
+            files: Vec::new(),
         }
     }
 }
@@ -239,6 +242,7 @@ impl Cluster {
             litefs: options.litefs,
             litefs_yml: options.repository.join("litefs.yml"),
             environment: options.environment,
+            files: options.files,
             restart: options.restart.into(),
             deployment,
         });

@@ -3,9 +3,11 @@
 //! - `test`: all checks and tests, in CI's order
 //! - `setup`: the programs that those and the cluster need; `apt` gets them from Debian
 //! - `cluster`: the whole deployment on this machine
+//! - `bench`: the application beside others that do the same
 //! - `root`: what needs root, and how to become it
 
 mod apt;
+mod bench;
 mod cluster;
 mod root;
 mod setup;
@@ -26,6 +28,8 @@ enum Xtask {
     Setup,
     /// Runs the application in four instances on this machine, with real LiteFS and Consul
     Cluster(cluster::Args),
+    /// Measures the application beside others that do the same, and writes docs/performance.md
+    Bench(bench::Args),
 }
 
 #[tokio::main]
@@ -34,6 +38,7 @@ async fn main() -> Result<()> {
         Xtask::Test(args) => test::run(&args),
         Xtask::Setup => setup::run(),
         Xtask::Cluster(args) => cluster::run(args).await,
+        Xtask::Bench(args) => bench::run(&args),
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Shared {
     pub consul_url: String,
     /// What each instance has in its environment besides.
     pub environment: Vec<(String, String)>,
+    /// Which files and directories of the host each has besides, and where.
+    pub files: Vec<(PathBuf, PathBuf)>,
     /// Whether an instance that ends by itself is started again.
     pub restart: AtomicBool,
 }
@@ -39,16 +41,18 @@ impl Shared {
     pub(super) fn plan(&self, placement: &Placement<'_>, directory: &Path, app: PathBuf) -> Plan {
         let mut environment = self.deployment.environment(placement, &self.consul_url);
         environment.extend(self.environment.iter().cloned());
+        // Where the Dockerfile and fly.toml have them.
+        let mut files = vec![
+            (self.litefs.clone(), "/usr/local/bin/litefs".into()),
+            (self.litefs_yml.clone(), "/etc/litefs.yml".into()),
+            (app, "/usr/local/bin/litefs-counter".into()),
+            (directory.join("volume"), "/var/lib/litefs".into()),
+        ];
+        files.extend(self.files.iter().cloned());
         Plan {
             name: placement.id.to_owned(),
             address: placement.address,
-            // Where the Dockerfile and fly.toml have them.
-            files: vec![
-                (self.litefs.clone(), "/usr/local/bin/litefs".into()),
-                (self.litefs_yml.clone(), "/etc/litefs.yml".into()),
-                (app, "/usr/local/bin/litefs-counter".into()),
-                (directory.join("volume"), "/var/lib/litefs".into()),
-            ],
+            files,
             environment,
             directory: directory.to_owned(),
         }

@@ -63,7 +63,7 @@ pub fn next_app() -> PathBuf {
     let manifest = fs::read_to_string(repository.join("Cargo.toml")).unwrap();
     let manifest = manifest
         .replace(r#"name = "litefs-counter""#, r#"name = "litefs-counter-next""#)
-        .replace(r#"members = ["devcluster", "xtask"]"#, "members = []")
+        .replace(r#"members = ["bench", "devcluster", "xtask"]"#, "members = []")
         .replace("[lints]", "[lib]\nname = \"litefs_counter\"\n\n[lints]");
     fs::write(copy.join("Cargo.toml"), manifest).unwrap();
     let programs = built_programs();
