@@ -38,8 +38,11 @@ use config::Config;
 use counter::Counter;
 use instance::{Instance, Role};
 
-/// How long another candidate may take to become primary in this one's place. It takes well under a second.
-const HAND_OVER: Duration = Duration::from_secs(12);
+/// How long another candidate may take to catch up, so that it can become primary in this one's place: it may just have
+/// been started itself. Where it has caught up, it takes some milliseconds.
+const CATCH_UP: Duration = Duration::from_secs(10);
+/// How long that and the change itself may take, where LiteFS or Consul are slow.
+const HAND_OVER: Duration = Duration::from_secs(20);
 /// How long requests under way may take to end once the application is told to stop. LiteFS waits for this process,
 /// and Fly kills both after `kill_timeout`.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -147,7 +150,7 @@ async fn hand_over(counter: &Counter, instance: &Instance) -> bool {
         return false;
     }
     // How it went is in the writer's log.
-    if time::timeout(HAND_OVER, counter.hand_over(None)).await.is_err() {
+    if time::timeout(HAND_OVER, counter.hand_over(None, CATCH_UP)).await.is_err() {
         tracing::warn!("The role was not handed over in time.");
     }
     true

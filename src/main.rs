@@ -24,7 +24,8 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     tracing_subscriber::fmt()
-        .with_env_filter(&config.log)
+        // Which files it has is no news to anybody.
+        .with_env_filter(format!("memory_serve=warn,{}", config.log))
         .with_ansi(std::io::stdout().is_terminal())
         // They would go to standard error, and panic where that is closed as well.
         .log_internal_errors(false)

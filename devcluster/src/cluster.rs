@@ -65,6 +65,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// The size of each instance's volume, in bytes; `None` for a folder without a limit. It needs `mkfs.ext4`.
     pub volume_size: Option<u64>,
+    /// Files and directories of the host that instances have besides, and where: what another application needs.
+    pub files: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Default for Options {
@@ -86,6 +88,7 @@ impl Default for Options {
             first_port: None,
             environment: Vec::new(),
             volume_size: None,
+            files: Vec::new(),
         }
     }
 }
@@ -247,6 +250,7 @@ impl Cluster {
             litefs_yml: options.repository.join("litefs.yml"),
             environment: options.environment,
             volume_size: options.volume_size,
+            files: options.files,
             restart: options.restart.into(),
             deployment,
         });

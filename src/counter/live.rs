@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub count: i64,
     /// How far the database is: the count is not older. `None` without LiteFS.
     pub position: Option<Position>,
+    /// The same as one number: the TXID, or without LiteFS the number of commits of this process.
+    pub version: u64,
 }
 
 #[derive(Debug)]
@@ -65,10 +67,11 @@ async fn follow(
         }
         // Both before the read: what changes during it is read once more.
         let at = *position.borrow_and_update();
-        committed.mark_unchanged();
+        let commits = *committed.borrow_and_update();
         let read = reader.current().await;
         if let Ok(count) = &read {
-            let now = Some(Snapshot { count: *count, position: at });
+            let version = at.map_or(commits, |at| at.txid.0);
+            let now = Some(Snapshot { count: *count, position: at, version });
             seen.send_if_modified(|seen| std::mem::replace(seen, now) != now);
         }
         tokio::select! {

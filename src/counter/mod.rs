@@ -24,6 +24,7 @@ use std::{
     path::PathBuf,
     str::FromStr,
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use sqlx::migrate::Migrator;
@@ -83,6 +84,8 @@ pub struct Counted {
     pub count: i64,
     /// A transaction that holds it and is confirmed. `None` without LiteFS.
     pub txid: Option<Txid>,
+    /// A [`Snapshot`] of at least this version shows it.
+    pub version: u64,
     /// Who has it.
     pub confirmation: Confirmation,
 }
@@ -91,6 +94,7 @@ pub struct Counted {
 #[derive(Debug)]
 struct HandOver {
     to: Option<InstanceId>,
+    patience: Duration,
     answer: oneshot::Sender<Result<InstanceId, HandOverError>>,
 }
 
@@ -218,12 +222,16 @@ impl Counter {
         answered.await.unwrap_or(Err(ClickError::Unknown))
     }
 
-    /// Stops to write, and has another candidate take over: `to`, or any that has all transactions. Where that fails
-    /// this instance goes on. Clicks meanwhile get [`ClickError::NotWriting`].
-    pub async fn hand_over(&self, to: Option<InstanceId>) -> Result<InstanceId, HandOverError> {
+    /// Stops to write, and has another candidate take over: `to`, or any that has all transactions, for which it waits as
+    /// long as `patience`. Where that fails this instance goes on. Clicks meanwhile get [`ClickError::NotWriting`].
+    pub async fn hand_over(
+        &self,
+        to: Option<InstanceId>,
+        patience: Duration,
+    ) -> Result<InstanceId, HandOverError> {
         let (answer, answered) = oneshot::channel();
         // Where the writer has ended there is no role to hand over.
-        let _ = self.hand_overs.send(HandOver { to, answer }).await;
+        let _ = self.hand_overs.send(HandOver { to, patience, answer }).await;
         answered.await.unwrap_or(Err(HandOverError::NotPrimary))
     }
 

@@ -1,13 +1,9 @@
 //! Reading the count, on any node: one query for all who ask at the same time.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use sqlx::{Connection, SqliteConnection, error::DatabaseError, sqlite::SqliteConnectOptions};
-use tokio::time;
+use tokio::{task::JoinHandle, time};
 
 use super::{
     MIGRATIONS,
@@ -42,7 +38,7 @@ pub(super) struct Reader {
 impl Reader {
     /// Opens nothing yet: on a new replica there is no file, and opening one would not bring it.
     pub(super) fn new(database: &Path) -> Self {
-        Self { count: Shared::new(Query { database: database.to_owned(), connection: None }) }
+        Self { count: Shared::new(Query { database: database.into(), connection: None, stuck: None }) }
     }
 
     pub(super) async fn current(&self) -> Result<i64, ReadError> {
@@ -53,32 +49,49 @@ impl Reader {
 }
 
 struct Query {
-    database: PathBuf,
+    database: Arc<Path>,
     /// Its schema was seen to be new enough. Where a read fails it is opened and looked at again: a new primary need
     /// not have every transaction of the one that died.
     connection: Option<SqliteConnection>,
+    /// A read that hangs with LiteFS, and its thread with it: as long as it does, no other is begun.
+    stuck: Option<JoinHandle<Read>>,
 }
+
+type Read = Result<(SqliteConnection, i64), ReadError>;
 
 impl Work for Query {
     type Output = Result<i64, ReadError>;
 
     async fn run(&mut self) -> Self::Output {
-        let count = time::timeout(LONGEST, self.read()).await.unwrap_or(Err(ReadError::Late));
-        if count.is_err() {
-            self.connection = None;
+        if let Some(stuck) = &mut self.stuck {
+            // What it brings is old.
+            let _ = time::timeout(LONGEST, stuck).await.map_err(|_| ReadError::Late)?;
+            self.stuck = None;
         }
-        count
+        let mut reading = tokio::spawn(read(self.database.clone(), self.connection.take()));
+        match time::timeout(LONGEST, &mut reading).await {
+            Ok(Ok(read)) => {
+                let (connection, count) = read?;
+                self.connection = Some(connection);
+                Ok(count)
+            }
+            Ok(Err(_)) => Err(ReadError::Late),
+            Err(_) => {
+                self.stuck = Some(reading);
+                Err(ReadError::Late)
+            }
+        }
     }
 }
 
-impl Query {
-    async fn read(&mut self) -> Result<i64, ReadError> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(open(&self.database).await?),
-        };
-        Ok(sqlx::query_scalar("select count from counter where id = 1").fetch_one(connection).await?)
-    }
+async fn read(database: Arc<Path>, connection: Option<SqliteConnection>) -> Read {
+    let mut connection = match connection {
+        Some(connection) => connection,
+        None => open(&database).await?,
+    };
+    let count =
+        sqlx::query_scalar("select count from counter where id = 1").fetch_one(&mut connection).await?;
+    Ok((connection, count))
 }
 
 /// A connection that can neither write nor create, to a database whose schema is new enough.

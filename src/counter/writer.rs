@@ -58,7 +58,7 @@ pub(super) struct Writer {
     pub(super) hand_overs: mpsc::Receiver<HandOver>,
     /// Tells everyone else whether clicks are taken.
     pub(super) writing: watch::Sender<Writing>,
-    /// The newest transaction that is confirmed, as long as this instance is primary.
+    /// The newest transaction that is confirmed since this instance last became primary.
     pub(super) confirmed: watch::Sender<Option<Txid>>,
     /// Counts commits.
     pub(super) committed: watch::Sender<u64>,
@@ -106,12 +106,16 @@ impl Writer {
             self.queue_is_refused();
             match end {
                 Ok(End::Closed) => return,
-                Ok(End::LeaseLost | End::HandOver(_)) => _ = self.writing.send_replace(Writing::No),
-                Err(error) => {
+                Ok(_) => _ = self.writing.send_replace(Writing::No),
+                Err(error) if self.instance.writes() => {
                     let file = self.settings.database.display();
                     error!(%error, %file, "The database cannot be opened, migrated or written; trying again.");
                     self.writing.send_replace(Writing::Failing(error.to_string()));
-                    let _ = time::timeout(RETRY, self.closing.cancelled()).await;
+                    self.pause().await;
+                }
+                Err(error) => {
+                    warn!(%error, "The database cannot be written: this instance is no longer primary.");
+                    self.writing.send_replace(Writing::No);
                 }
             }
         }
@@ -133,10 +137,24 @@ impl Writer {
             tokio::select! {
                 changed = self.role.changed() => if changed.is_err() { break },
                 Some(request) = self.hand_overs.recv() => request.tell(Err(HandOverError::NotPrimary)),
+                // It was on its way when the lease was lost.
+                Some(click) = self.queue.recv() => click.tell(Err(ClickError::NotWriting)),
                 () = self.closing.cancelled() => {}
             }
         }
         ControlFlow::Break(())
+    }
+
+    /// Before the database is tried again. Another candidate may well be able to write.
+    async fn pause(&mut self) {
+        tokio::select! {
+            () = time::sleep(RETRY) => {}
+            () = self.closing.cancelled() => {}
+            Some(request) = self.hand_overs.recv() => {
+                let mut confirmer = Confirmer::start(self.instance.clone(), self.settings.confirm).await;
+                self.hand_over(&mut confirmer, request).await;
+            }
+        }
     }
 
     /// Opens the database, migrates, and writes, until the lease is lost or the database fails. A connection that has
@@ -164,8 +182,7 @@ impl Writer {
         match end? {
             End::HandOver(request) => {
                 self.queue_is_refused();
-                let done = self.hand_over(&mut confirmer, request.to.as_ref()).await;
-                request.tell(done);
+                self.hand_over(&mut confirmer, request).await;
                 Ok(End::LeaseLost)
             }
             end => Ok(end),
@@ -215,14 +232,15 @@ impl Writer {
                     self.confirmed.send_replace(Some(txid));
                 }
                 if confirmation == Confirmation::Alone {
-                    held.alone += batch.len() as u64;
+                    held.alone += results.iter().filter(|result| result.is_ok()).count() as u64;
                     held.say(Said::Alone);
                 } else {
                     held.say(Said::Nothing);
                 }
+                let version = txid.map_or(*self.committed.borrow(), |txid| txid.0);
                 for (click, result) in batch.drain(..).zip(results) {
                     let confirmation = confirmation.clone();
-                    click.tell(result.map(|count| Counted { count, txid, confirmation }));
+                    click.tell(result.map(|count| Counted { count, txid, version, confirmation }));
                 }
             }
             Err(reason) => {
@@ -245,22 +263,26 @@ impl Writer {
     }
 
     /// The transaction that is confirmed, and by whom.
-    async fn confirm(&mut self, held: &mut Held) -> Result<(Option<Txid>, Confirmation), String> {
-        held.at = self.position().await?;
-        let Some(at) = held.at else {
-            let is_replicated = self.instance.is_replicated();
-            return Ok((None, if is_replicated { Confirmation::Off } else { Confirmation::Standalone }));
-        };
+    async fn confirm(&self, held: &mut Held) -> Result<(Option<Txid>, Confirmation), String> {
+        held.at = None;
+        let mut role = self.instance.watch();
         let lost = async {
-            let writes = |role: &Observed| matches!(role, Ok(Role::Standalone | Role::Primary));
-            let _ = self.role.wait_for(|role| !writes(role)).await;
+            let _ = role.wait_for(|role| !matches!(role, Ok(Role::Standalone | Role::Primary))).await;
+        };
+        let confirmed = async {
+            held.at = self.position().await?;
+            let Some(at) = held.at else {
+                let is_replicated = self.instance.is_replicated();
+                return Ok((None, if is_replicated { Confirmation::Off } else { Confirmation::Standalone }));
+            };
+            let confirmation = held.confirmer.confirm(at).await.map_err(|error| error.to_string())?;
+            Ok((Some(at.txid), confirmation))
         };
         tokio::select! {
-            confirmed = held.confirmer.confirm(at) => match confirmed {
-                Ok(confirmation) => Ok((Some(at.txid), confirmation)),
-                Err(error) => Err(error.to_string()),
-            },
+            // Whatever is confirmed once the role is lost may be of another history.
+            biased;
             () = lost => Err("this instance is no longer primary".to_owned()),
+            confirmed = confirmed => confirmed,
         }
     }
 
@@ -278,18 +300,16 @@ impl Writer {
     }
 
     /// Has another candidate take over. Nothing is written meanwhile.
-    async fn hand_over(
-        &self,
-        confirmer: &mut Confirmer,
-        to: Option<&InstanceId>,
-    ) -> Result<InstanceId, HandOverError> {
-        let at = self.position().await.ok().flatten().ok_or(HandOverError::NoHeir)?;
-        let done = confirmer.hand_over(at, to).await;
+    async fn hand_over(&self, confirmer: &mut Confirmer, request: HandOver) {
+        let done = match self.position().await {
+            Ok(Some(at)) => confirmer.hand_over(at, request.to.as_ref(), request.patience).await,
+            Ok(None) | Err(_) => Err(HandOverError::NoHeir),
+        };
         match &done {
-            Ok(heir) => info!(%heir, txid = %at.txid, "Handed the role over."),
+            Ok(heir) => info!(%heir, "Handed the role over."),
             Err(error) => warn!(%error, "The role was not handed over."),
         }
-        done
+        request.tell(done);
     }
 
     /// Clicks that were taken and whose transaction was not begun: nothing was changed.
@@ -310,7 +330,8 @@ impl Held {
             Said::Nothing => info!(alone = self.alone, "Another candidate confirms clicks again."),
             Said::Alone => {
                 warn!(
-                    "No other candidate is up: clicks are acknowledged alone, and lost if this instance's volume is."
+                    "No other candidate is up: clicks are acknowledged alone. They are lost if this volume is, or if a \
+                     candidate without them becomes primary."
                 );
             }
             Said::Refused(reason) => warn!(reason, "Clicks are not acknowledged."),

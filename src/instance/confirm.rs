@@ -5,12 +5,13 @@
 //! other candidates' LiteFS report that very transaction: its number *and* its checksum, since two histories can share
 //! a number.
 //!
-//! A candidate is *up* once it reports the primary's position. From then on each commit waits for it, until it has left
-//! private DNS or has missed [`WITHIN`].
+//! A candidate is *up* once it follows this primary and reports its position. From then on each commit waits for it, until
+//! it has left private DNS or has missed [`WITHIN`]. Where a candidate is not up and could be elected all the same, a commit
+//! counts only if Consul, asked after it, still shows the lease as it was before.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::{
     Instance, InstanceId, Position,
@@ -21,6 +22,11 @@ use super::{
 
 /// How long the candidates may take to confirm. Measured: 0.5 ms at the median, 3 ms at the 99th percentile.
 pub const WITHIN: Duration = Duration::from_secs(2);
+
+/// How long LiteFS may take to give the lease up after it has agreed to: it waits 5 s for its replica.
+const GIVEN_UP: Duration = Duration::from_secs(6);
+/// Pause after a promotion that failed.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// What becomes of a write that no other candidate can confirm, since none is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +75,9 @@ pub enum Unconfirmed {
     /// These were up, and did not report it in time.
     #[error("{} did not confirm it within {} s", names(.0), WITHIN.as_secs())]
     Missed(BTreeSet<InstanceId>),
-    /// The last other candidate left in this moment, or a check that comes before each commit failed after it.
+    /// What held before the commit does not hold after it.
     #[error(transparent)]
-    Alone(#[from] NotReady),
+    NoLonger(#[from] NotReady),
 }
 
 /// Why the role was not handed over.
@@ -110,6 +116,8 @@ struct Others {
     consul: Option<Consul>,
     /// The lease, as it was before the commit that is confirmed next.
     lease: Option<Held>,
+    /// Until then nobody goes on alone while a candidate is about to follow this new primary.
+    new_until: Instant,
 }
 
 impl Confirmer {
@@ -132,27 +140,43 @@ impl Confirmer {
                 let settled =
                     async { drop(time::timeout(WITHIN, peers.seen.wait_for(Seen::is_settled)).await) };
                 let (lease, ()) = tokio::join!(lease, settled);
-                Some(Others { peers, up: BTreeSet::new(), consul, lease })
+                let new_until = Instant::now() + WITHIN;
+                Some(Others { peers, up: BTreeSet::new(), consul, lease, new_until })
             }
         };
         Self { instance, policy, others }
     }
 
-    /// Whether a transaction that is committed now could be acknowledged. `at` is where the database is.
+    /// Whether a transaction that is committed now could be acknowledged. `at` is where the database is. Waits up to 2 s for
+    /// a candidate, where that makes the difference.
     pub async fn ready(&mut self, at: Position) -> Result<(), NotReady> {
         if self.policy == Policy::Off {
             return Ok(());
         }
         let Some(others) = &mut self.others else { return Ok(()) };
-        others.look(at)?;
-        if !others.up.is_empty() {
-            return Ok(());
+        let this = self.instance.id();
+        if !others.look(this, at)? {
+            let patience = match self.policy {
+                Policy::Strict => Instant::now() + WITHIN,
+                _ => others.new_until,
+            };
+            let is_strict = self.policy == Policy::Strict;
+            let settled = others.peers.seen.wait_for(|seen| {
+                !seen.following(this, at).is_empty() || !is_strict && !seen.is_about_to_follow(this)
+            });
+            drop(time::timeout_at(patience, settled).await);
+            others.look(this, at)?;
         }
-        if self.policy == Policy::Strict {
-            return Err(NotReady::NoCandidate);
+        if others.up.is_empty() {
+            if self.policy == Policy::Strict {
+                return Err(NotReady::NoCandidate);
+            }
+            if let Some(rival) = others.peers.seen.borrow().rival() {
+                return Err(NotReady::Rival(rival));
+            }
         }
-        if others.lease.is_none() {
-            others.lease = Some(others.held_by(self.instance.id()).await?);
+        if others.lease.is_none() && others.needs_lease(at) {
+            others.lease = Some(others.held_by(this).await?);
         }
         Ok(())
     }
@@ -164,66 +188,73 @@ impl Confirmer {
         }
         let Some(others) = &mut self.others else { return Ok(Confirmation::Standalone) };
         let having = others.wait_for(position).await?;
+        if having.is_empty() && self.policy == Policy::Strict {
+            return Err(NotReady::NoCandidate.into());
+        }
+        if others.needs_lease(position) {
+            // Taken, so that it is read anew before the next commit where this check fails.
+            let before = others.lease.take();
+            let after = others.held_by(self.instance.id()).await.map_err(NotReady::from)?;
+            if before.as_ref() != Some(&after) {
+                return Err(NotReady::from(LeaseError::Changed).into());
+            }
+            others.lease = Some(after);
+        }
         if !having.is_empty() {
             return Ok(Confirmation::Candidates(having.into_iter().collect()));
         }
-        if self.policy == Policy::Strict {
-            return Err(NotReady::NoCandidate.into());
+        match others.peers.seen.borrow().rival() {
+            Some(rival) => Err(NotReady::Rival(rival).into()),
+            None => Ok(Confirmation::Alone),
         }
-        // Taken, so that it is read anew before the next commit where this check fails.
-        let before = others.lease.take();
-        let after = others.held_by(self.instance.id()).await.map_err(NotReady::from)?;
-        others.look(position)?;
-        if before.as_ref() != Some(&after) {
-            return Err(NotReady::from(LeaseError::Changed).into());
-        }
-        others.lease = Some(after);
-        Ok(Confirmation::Alone)
     }
 
-    /// Has another candidate take over: `to`, or any that has everything up to `at`. Nothing may be written from before
-    /// `at` was read until this comes back; if it fails, this instance is still primary.
+    /// Has another candidate take over: `to`, or any that has everything up to `at`, which is waited for. Nothing may be
+    /// written from before `at` was read until this comes back; if it fails, this instance is still primary.
     pub async fn hand_over(
         &mut self,
         at: Position,
         to: Option<&InstanceId>,
+        patience: Duration,
     ) -> Result<InstanceId, HandOverError> {
         let Some(others) = &mut self.others else { return Err(HandOverError::NoHeir) };
-        let heirs = |seen: &Seen| {
-            let mut heirs = seen.having(at);
-            heirs.retain(|id| to.is_none_or(|to| id == to));
-            heirs
-        };
-        let found = others.peers.seen.wait_for(|seen| seen.is_alone() || !heirs(seen).is_empty());
-        let found = time::timeout(WITHIN, found).await;
-        let heirs = found.ok().and_then(Result::ok).map(|seen| heirs(&seen)).unwrap_or_default();
+        let until = Instant::now() + patience;
+        let heir = |seen: &Seen| seen.having(at).into_iter().find(|id| to.is_none_or(|to| id == to));
         let mut failed = HandOverError::NoHeir;
-        for heir in heirs {
+        loop {
+            let found = others.peers.seen.wait_for(|seen| seen.is_alone() || heir(seen).is_some());
+            let found = time::timeout_at(until, found).await;
+            let Some(heir) = found.ok().and_then(Result::ok).and_then(|seen| heir(&seen)) else {
+                return Err(failed);
+            };
             match self.instance.promote(&heir).await {
                 Ok(()) => return Ok(heir),
                 Err(reason) => failed = HandOverError::Failed { to: heir, reason },
             }
-            if !self.instance.writes() {
-                break;
+            if !self.instance.writes() || Instant::now() >= until {
+                return Err(failed);
             }
+            // It may be in the middle of an election, or reconnecting.
+            time::sleep(RETRY).await;
         }
-        Err(failed)
     }
 }
 
 impl Others {
-    /// Takes in who has come up, and lets go who has left.
-    fn look(&mut self, at: Position) -> Result<(), NotReady> {
+    /// Takes in who has come up, and lets go who has left. Returns whether anybody is up.
+    fn look(&mut self, this: &InstanceId, at: Position) -> Result<bool, NotReady> {
         let seen = self.peers.seen.borrow_and_update();
         if !seen.is_listed {
             return Err(NotReady::Unlisted);
         }
-        if let Some(rival) = seen.rival(at) {
-            return Err(NotReady::Rival(rival.clone()));
-        }
         self.up.retain(|id| seen.peers.contains_key(id));
-        self.up.extend(seen.having(at));
-        Ok(())
+        self.up.extend(seen.following(this, at));
+        Ok(!self.up.is_empty())
+    }
+
+    /// Somebody could be elected who need not have this position, or nobody else has it.
+    fn needs_lease(&self, position: Position) -> bool {
+        self.up.is_empty() || !self.peers.seen.borrow().lacking(position).is_empty()
     }
 
     /// Comes back with those that have it, once all that are up do; who leaves meanwhile is not waited for.
@@ -239,13 +270,7 @@ impl Others {
         let seen = self.peers.seen.borrow().clone();
         let missed = missing(&seen);
         self.up.retain(|id| seen.peers.contains_key(id) && !missed.contains(id));
-        if !missed.is_empty() {
-            return Err(Unconfirmed::Missed(missed));
-        }
-        if let Some(rival) = seen.rival(position) {
-            return Err(NotReady::Rival(rival.clone()).into());
-        }
-        Ok(self.up.clone())
+        if missed.is_empty() { Ok(self.up.clone()) } else { Err(Unconfirmed::Missed(missed)) }
     }
 
     async fn held_by(&self, this: &InstanceId) -> Result<Held, LeaseError> {
@@ -260,9 +285,9 @@ impl Instance {
         Api::new(url).promote().await.map_err(|error| error.to_string())?;
         let mut role = self.watch();
         let given_up = role.wait_for(|role| !matches!(role, Ok(super::Role::Primary)));
-        match time::timeout(WITHIN, given_up).await {
+        match time::timeout(GIVEN_UP, given_up).await {
             Ok(_) => Ok(()),
-            Err(_) => Err("LiteFS said that it was, and this instance is still primary".to_owned()),
+            Err(_) => Err("LiteFS agreed, and this instance is still primary".to_owned()),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{InstanceId, InvalidName, Position};
 
 /// How long LiteFS may take to answer.
 const ANSWER: Duration = Duration::from_secs(1);
-/// How long a promotion may take. LiteFS waits up to 5 s for its replica.
+/// How long the primary may take to agree to a promotion.
 const PROMOTION: Duration = Duration::from_secs(8);
 /// How often the kernel asks whether the other side of a silent stream is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -34,10 +34,9 @@ pub(super) struct Lease {
     pub(super) holder: Option<InstanceId>,
 }
 
-/// What a node is and how far it is, at one moment.
+/// What a node can be and how far it is, at one moment.
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) is_primary: bool,
     pub(super) is_candidate: bool,
     /// `None`: it does not have the database yet.
     pub(super) position: Option<Position>,
@@ -112,16 +111,14 @@ impl Api {
         Lease::new(info.is_primary, &info.primary.hostname)
     }
 
-    /// What the node is and how far its `database` is, by `/debug/vars`: the one answer that has the checksum.
+    /// What the node can be and how far its `database` is, by `/debug/vars`: the one answer that has the checksum.
     pub(super) async fn state(&self, database: &str) -> Result<State, ApiError> {
         #[derive(Deserialize)]
         struct Vars {
             store: Store,
         }
         #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
         struct Store {
-            is_primary: bool,
             candidate: bool,
             dbs: std::collections::HashMap<String, Database>,
         }
@@ -132,7 +129,7 @@ impl Api {
         }
         let Vars { store } = self.get("debug/vars").await?;
         let position = store.dbs.get(database).map(|at| position(&at.txid, &at.checksum)).transpose()?;
-        Ok(State { is_primary: store.is_primary, is_candidate: store.candidate, position })
+        Ok(State { is_candidate: store.candidate, position })
     }
 
     /// What happens on the node from now on; the first event tells the lease.
@@ -142,7 +139,8 @@ impl Api {
         Ok(Events { response: response.error_for_status()?, received: Vec::new() })
     }
 
-    /// Has the node take the lease over from the primary that it follows. Comes back when that primary has given it up.
+    /// Has the node take the lease over from the primary that it follows. Comes back when that primary has agreed to; it
+    /// gives the lease up a little later.
     pub(super) async fn promote(&self) -> Result<(), ApiError> {
         let request = self.client.post(format!("{}/promote", self.url)).timeout(PROMOTION);
         let response = request.send().await?;

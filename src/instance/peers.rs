@@ -11,20 +11,22 @@ use std::{
 use tokio::{
     sync::{Notify, watch},
     task::{AbortHandle, JoinSet},
-    time,
+    time::{self, Instant},
 };
 
 use super::{
     Instance, InstanceId, LiteFs, Position,
-    litefs::{Api, ApiError, Event},
+    litefs::{Api, ApiError, Event, Lease},
 };
 
 /// LiteFS's own port, on every instance.
 const PORT: u16 = 20202;
 /// How often private DNS is asked which instances there are.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often while one of them cannot be reached: it has crashed, or has left, and DNS tells which.
+/// How often when one of them is no longer reached: it has crashed, or has left, and DNS tells which.
 const LOOK_CLOSELY: Duration = Duration::from_millis(100);
+/// For how long it is looked at closely.
+const CLOSELY: Duration = Duration::from_secs(5);
 /// Pause before an instance that could not be reached is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long an instance that is no candidate is believed to stay so.
@@ -62,7 +64,8 @@ pub(super) enum Peer {
     NoCandidate,
     /// It can.
     Candidate {
-        is_primary: bool,
+        /// Whom it takes for the primary, itself perhaps.
+        lease: Lease,
         /// Where its database has been since it was reached, the newest last.
         recent: VecDeque<Position>,
     },
@@ -102,23 +105,45 @@ impl Seen {
 
     /// The candidates that have been at this very position of this very history.
     pub(super) fn having(&self, position: Position) -> BTreeSet<InstanceId> {
-        let having = self.peers.iter().filter(|(_, peer)| peer.has(position));
-        having.map(|(id, _)| id.clone()).collect()
+        self.that(|peer| peer.has(position))
     }
 
-    /// One that calls itself primary and has not seen this position: two histories are being written.
-    pub(super) fn rival(&self, position: Position) -> Option<&InstanceId> {
-        let mut peers = self.peers.iter();
-        let rival = peers.find(|(_, peer)| {
-            matches!(peer, Peer::Candidate { is_primary: true, .. }) && !peer.has(position)
-        });
-        rival.map(|(id, _)| id)
+    /// Those of them that follow `primary`, and so will have what comes next.
+    pub(super) fn following(&self, primary: &InstanceId, position: Position) -> BTreeSet<InstanceId> {
+        self.that(|peer| peer.has(position) && peer.follows(primary))
+    }
+
+    /// A candidate is reached that does not follow `primary` yet: after a change of primary LiteFS takes a second.
+    pub(super) fn is_about_to_follow(&self, primary: &InstanceId) -> bool {
+        self.peers.values().any(|peer| {
+            matches!(peer, Peer::Candidate { lease, .. } if !lease.is_primary) && !peer.follows(primary)
+        })
+    }
+
+    /// Whoever could be elected and need not have this position.
+    pub(super) fn lacking(&self, position: Position) -> BTreeSet<InstanceId> {
+        self.that(|peer| *peer != Peer::NoCandidate && !peer.has(position))
+    }
+
+    /// One that calls itself primary as well: two histories are being written.
+    pub(super) fn rival(&self) -> Option<InstanceId> {
+        self.that(|peer| matches!(peer, Peer::Candidate { lease, .. } if lease.is_primary)).pop_first()
+    }
+
+    fn that(&self, is_meant: impl Fn(&Peer) -> bool) -> BTreeSet<InstanceId> {
+        let meant = self.peers.iter().filter(|(_, peer)| is_meant(peer));
+        meant.map(|(id, _)| id.clone()).collect()
     }
 }
 
 impl Peer {
+    /// Who is primary follows nobody: that it is at the same position, even at the same data, confirms nothing.
     fn has(&self, position: Position) -> bool {
-        matches!(self, Self::Candidate { recent, .. } if recent.contains(&position))
+        matches!(self, Self::Candidate { lease, recent } if !lease.is_primary && recent.contains(&position))
+    }
+
+    fn follows(&self, primary: &InstanceId) -> bool {
+        matches!(self, Self::Candidate { lease, .. } if !lease.is_primary && lease.holder.as_ref() == Some(primary))
     }
 }
 
@@ -135,6 +160,7 @@ impl Directory {
         let mut followers = JoinSet::new();
         let mut following: BTreeMap<InstanceId, AbortHandle> = BTreeMap::new();
         let mut last_complaint = String::new();
+        let mut lost = Instant::now();
         loop {
             match self.others().await {
                 Ok(others) => {
@@ -155,26 +181,31 @@ impl Directory {
                     }
                 }
                 Err(error) => {
-                    let complaint = error.to_string();
-                    if complaint != last_complaint {
-                        tracing::warn!(%error, "The other instances cannot be looked up; those known are followed on.");
-                        last_complaint = complaint;
+                    if error != last_complaint {
+                        tracing::warn!(
+                            error,
+                            "The other instances cannot be looked up; those known are followed on."
+                        );
+                        last_complaint = error;
                     }
                 }
             }
             while followers.try_join_next().is_some() {}
             let all_reached = self.seen.borrow().peers.values().all(|peer| *peer != Peer::Unreached);
-            let pause = time::sleep(if all_reached { LOOK } else { LOOK_CLOSELY });
+            let closely = !all_reached && lost.elapsed() < CLOSELY;
             tokio::select! {
-                () = pause => {}
-                () = self.lost.notified(), if all_reached => {}
+                () = time::sleep(if closely { LOOK_CLOSELY } else { LOOK }) => {}
+                () = self.lost.notified(), if all_reached => lost = Instant::now(),
             }
         }
     }
 
-    async fn others(&self) -> Result<BTreeSet<InstanceId>, super::DirectoryError> {
-        let listed = self.instance.instances().await?;
-        Ok(listed.into_iter().map(|listed| listed.id).filter(|id| id != self.instance.id()).collect())
+    async fn others(&self) -> Result<BTreeSet<InstanceId>, String> {
+        let listed = self.instance.instances().await.map_err(|error| error.to_string())?;
+        let (this, others): (BTreeSet<_>, BTreeSet<_>) =
+            listed.into_iter().map(|listed| listed.id).partition(|id| id == self.instance.id());
+        // Where this one is missing, others may be.
+        if this.is_empty() { Err("this instance is not among them".to_owned()) } else { Ok(others) }
     }
 
     fn list(&self, others: &BTreeSet<InstanceId>) {
@@ -236,23 +267,21 @@ impl Follower {
             self.set(|peer| *peer = Peer::NoCandidate);
             return Ok(NoCandidate);
         }
-        let (is_primary, recent) = (state.is_primary, state.position.into_iter().collect());
-        self.set(|peer| *peer = Peer::Candidate { is_primary, recent });
+        let (mut lease, mut recent) = (None, VecDeque::from_iter(state.position));
         loop {
-            let event = events.next().await?;
-            self.set(|peer| {
-                let Peer::Candidate { is_primary, recent } = peer else { return };
-                match event {
-                    Event::Lease(lease) => *is_primary = lease.is_primary,
-                    Event::Transaction { database, position } if database == self.database => {
-                        recent.push_back(position);
-                        if recent.len() > REMEMBERED {
-                            recent.pop_front();
-                        }
+            match events.next().await? {
+                Event::Lease(now) => lease = Some(now),
+                Event::Transaction { database, position } if database == self.database => {
+                    recent.push_back(position);
+                    if recent.len() > REMEMBERED {
+                        recent.pop_front();
                     }
-                    Event::Transaction { .. } | Event::Other => {}
                 }
-            });
+                Event::Transaction { .. } | Event::Other => continue,
+            }
+            // The first event tells it.
+            let Some(lease) = lease.clone() else { continue };
+            self.set(|peer| *peer = Peer::Candidate { lease, recent: recent.clone() });
         }
     }
 
@@ -278,25 +307,35 @@ mod tests {
 
     #[test]
     fn a_candidate_has_a_position_only_with_its_checksum() {
-        let candidate = |is_primary, positions: &[Position]| Peer::Candidate {
-            is_primary,
+        let id = |name: &str| name.parse::<InstanceId>().unwrap();
+        let candidate = |is_primary, holder: &str, positions: &[Position]| Peer::Candidate {
+            lease: Lease { is_primary, holder: Some(id(holder)) },
             recent: positions.iter().copied().collect(),
         };
-        let id = |name: &str| name.parse::<InstanceId>().unwrap();
+        let this = id("sjc-1");
         let mut seen = Seen { is_listed: true, peers: BTreeMap::new() };
         assert!(seen.is_settled() && seen.is_alone());
         seen.peers.insert(id("ams-1"), Peer::NoCandidate);
         assert!(seen.is_settled() && seen.is_alone());
 
-        seen.peers.insert(id("sjc-2"), candidate(false, &[at(6, 60), at(7, 70)]));
+        seen.peers.insert(id("sjc-2"), candidate(false, "sjc-1", &[at(6, 60), at(7, 70)]));
         assert_eq!(seen.having(at(7, 70)), BTreeSet::from([id("sjc-2")]));
-        assert_eq!(seen.having(at(6, 60)), BTreeSet::from([id("sjc-2")]));
+        assert_eq!(seen.following(&this, at(6, 60)), BTreeSet::from([id("sjc-2")]));
         assert_eq!(seen.having(at(7, 71)), BTreeSet::new());
-        assert_eq!(seen.rival(at(7, 71)), None);
-        assert!(!seen.is_alone());
+        assert_eq!(seen.lacking(at(7, 70)), BTreeSet::new());
+        assert_eq!(seen.rival(), None);
+        assert!(!seen.is_alone() && !seen.is_about_to_follow(&this));
 
-        seen.peers.insert(id("sjc-3"), candidate(true, &[at(7, 71)]));
-        assert_eq!(seen.rival(at(7, 70)), Some(&id("sjc-3")));
+        // As after a hand-over: it has everything, and does not follow its new primary yet.
+        seen.peers.insert(id("sjc-3"), candidate(false, "sjc-2", &[at(7, 70)]));
+        assert_eq!(seen.following(&this, at(7, 70)), BTreeSet::from([id("sjc-2")]));
+        assert!(seen.is_about_to_follow(&this));
+
+        // The same data, come about without us.
+        seen.peers.insert(id("sjc-3"), candidate(true, "sjc-3", &[at(7, 70)]));
+        assert_eq!(seen.having(at(7, 70)), BTreeSet::from([id("sjc-2")]));
+        assert_eq!(seen.lacking(at(7, 70)), BTreeSet::from([id("sjc-3")]));
+        assert_eq!(seen.rival(), Some(id("sjc-3")));
         seen.peers.insert(id("syd-1"), Peer::default());
         assert!(!seen.is_settled());
     }

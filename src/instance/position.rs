@@ -16,8 +16,8 @@ const COOKIE_AGE: Duration = Duration::from_mins(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Txid(pub u64);
 
-/// How far a node's database is. The checksum is the history's: two nodes that wrote apart from each other
-/// can share a number, but not both.
+/// How far a node's database is. Two nodes that wrote apart from each other can share a number, but hardly both: only
+/// where they wrote the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The last transaction that can be seen here.

@@ -1,6 +1,6 @@
 //! A click: which one, whose it is to count, and the answer.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -11,7 +11,7 @@ use axum::{
 };
 use percent_encoding::percent_decode;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 
 use super::{
     App, PATIENCE,
@@ -19,10 +19,13 @@ use super::{
 };
 use crate::{
     counter::{ClickError, Counted, Intent, Key},
-    instance::{Confirmation, Replay},
+    instance::{Confirmation, Instance, Replay},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// How long the database may take for a click that it has taken, beyond the time that a click is tried for.
+const COMMIT: Duration = Duration::from_secs(5);
 
 /// What a visitor asks for.
 #[derive(Clone, Debug)]
@@ -46,7 +49,9 @@ pub(super) async fn count(
 ) -> Result<Response, Refused> {
     let click = Click::read(&headers, &form)?;
     match settle(&app, &click, &headers).await {
-        Ok(Settled::Counted(counted)) if wants_json(&headers) => Ok(Json(as_json(&counted)).into_response()),
+        Ok(Settled::Counted(counted)) if wants_json(&headers) => {
+            Ok(Json(as_json(&counted, &app.instance)).into_response())
+        }
         Ok(Settled::Counted(_)) => Ok(Redirect::to("/").into_response()),
         Ok(Settled::Elsewhere(replay)) => Ok(error::replayed(&replay)),
         Err(error) => Err(Refused { error, click: Some(click) }),
@@ -58,22 +63,30 @@ pub(super) async fn count(
 async fn settle(app: &App, click: &Click, headers: &HeaderMap) -> Result<Settled, Error> {
     let deadline = Instant::now() + PATIENCE;
     let mut failed: Option<ClickError> = None;
-    loop {
+    let mut may_be_counted = false;
+    let refused = loop {
         // LiteFS's proxy sends writes to the primary. A change of primary can come between, and so can a client that
         // goes around the proxy.
         match app.primary_for(headers, deadline).await {
             Ok(None) => {}
             Ok(Some(elsewhere)) => return Ok(Settled::Elsewhere(elsewhere)),
-            Err(nobody) => return Err(failed.map_or(nobody, Error::from)),
+            Err(nobody) => break failed.map_or(nobody, Error::from),
         }
-        match app.counter.apply(click.intent, click.key.clone()).await {
-            Ok(counted) => return Ok(Settled::Counted(counted)),
-            Err(error) if !click.may_be_sent_again(&error) || Instant::now() >= deadline => {
-                return Err(click.refusal(error));
-            }
-            Err(error) => failed = Some(error),
+        let applied = app.counter.apply(click.intent, click.key.clone());
+        let error = match time::timeout_at(deadline + COMMIT, applied).await {
+            Ok(Ok(counted)) => return Ok(Settled::Counted(counted)),
+            Ok(Err(error)) => error,
+            Err(_) => ClickError::Unknown,
+        };
+        may_be_counted |= error == ClickError::Unknown;
+        if !click.may_be_sent_again(&error) || Instant::now() >= deadline {
+            break error.into();
         }
-    }
+        failed = Some(error);
+    };
+    // Whatever came last: an attempt before it may have been counted.
+    let can_be_settled = may_be_counted && click.key.is_some();
+    Err(if can_be_settled && refused.is_unsettled() { Error::NotSettled } else { refused })
 }
 
 impl Click {
@@ -118,13 +131,6 @@ impl Click {
             | ClickError::Full => false,
         }
     }
-
-    fn refusal(&self, error: ClickError) -> Error {
-        match error {
-            ClickError::Unknown if self.key.is_some() => Error::NotSettled,
-            error => error.into(),
-        }
-    }
 }
 
 fn wants_json(headers: &HeaderMap) -> bool {
@@ -132,7 +138,7 @@ fn wants_json(headers: &HeaderMap) -> bool {
     accepted.split(',').any(|kind| kind.split(';').next().unwrap_or_default().trim() == "application/json")
 }
 
-fn as_json(counted: &Counted) -> serde_json::Value {
+fn as_json(counted: &Counted, written_at: &Instance) -> serde_json::Value {
     let (confirmation, by) = match &counted.confirmation {
         Confirmation::Standalone => ("standalone", Vec::new()),
         Confirmation::Off => ("off", Vec::new()),
@@ -140,7 +146,15 @@ fn as_json(counted: &Counted) -> serde_json::Value {
         Confirmation::Candidates(ids) => ("candidates", ids.iter().map(ToString::to_string).collect()),
     };
     let txid = counted.txid.map(|txid| txid.to_string());
-    json!({ "count": counted.count, "txid": txid, "confirmation": confirmation, "by": by })
+    json!({
+        "count": counted.count,
+        "version": counted.version,
+        "txid": txid,
+        "instance": written_at.id().to_string(),
+        "region": written_at.region().to_string(),
+        "confirmation": confirmation,
+        "by": by,
+    })
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

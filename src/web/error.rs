@@ -48,7 +48,7 @@ pub(super) enum Error {
     #[error("More clicks arrive than can be told apart. This one was not counted.")]
     NoRoom,
     /// `503`: no other candidate is up, and this instance may not or cannot acknowledge alone.
-    #[error("At this moment no click can be made safe. This one was not counted; that resumes by itself.")]
+    #[error("At this moment no click can be made safe. Send it again in a moment: it counts once.")]
     NotReady,
     /// `503`: committed, perhaps, and not confirmed. The same click sent again settles it.
     #[error("It is not settled yet whether this click was counted. Send it again: it counts once.")]
@@ -57,7 +57,7 @@ pub(super) enum Error {
     #[error("At this moment no instance is primary. Reading works; writing resumes in a moment.")]
     NoPrimary,
     /// `503`: LiteFS or its files do not answer.
-    #[error("The database of this instance does not answer.")]
+    #[error("The database of this instance does not answer at this moment.")]
     Silent,
     /// `503`: two instances took each other for the primary.
     #[error("This request was handed on from instance to instance, and none took it.")]
@@ -69,10 +69,10 @@ pub(super) enum Error {
     #[error("This instance is starting. It will be there in a moment.")]
     Starting,
     /// `503`: the queue is full.
-    #[error("More clicks arrive than can be written. This one was not counted.")]
+    #[error("More clicks arrive than can be written. Send this one again in a moment: it counts once.")]
     Full,
     /// `503`: the database failed before the commit.
-    #[error("This click could not be written, and was not counted.")]
+    #[error("This click could not be written. Send it again in a moment: it counts once.")]
     NotCounted,
     /// `500`: the commit's outcome is not known. Nothing invites to repeat it unseen.
     #[error("It is not known whether this click was counted: look at the count before you click again.")]
@@ -126,6 +126,11 @@ impl Error {
             | Self::NotCounted => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unknown | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// The same click sent again may be counted.
+    pub(super) fn is_unsettled(&self) -> bool {
+        matches!(self, Self::Unknown) || self.status() == StatusCode::SERVICE_UNAVAILABLE
     }
 
     /// Logs what the visitor is not told.

@@ -7,7 +7,7 @@ use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
-    http::HeaderMap,
+    http::{HeaderMap, Uri},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -36,14 +36,21 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Ends when the application is told to stop; the browser then opens another one, elsewhere.
-pub(super) async fn stream(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Error> {
+pub(super) async fn stream(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
     if matches!(app.counter.current().await, Err(ReadError::Behind)) {
         // As for the page: what this node cannot read yet, the primary can.
         if let Ok(Some(elsewhere)) = app.primary_for(&headers, Instant::now() + PATIENCE).await {
             return Ok(error::replayed(&elsewhere));
         }
     }
-    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    // A browser sends the header when it opens the stream again by itself; where it has given up, our script does, and
+    // can only set the address.
+    let in_header = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let last = in_header.or_else(|| uri.query()?.strip_prefix("last=")?.parse().ok());
     let listener = Listener {
         seen: app.counter.live(),
         role: app.instance.watch(),
@@ -104,7 +111,7 @@ impl Listener {
             tokio::select! {
                 changed = self.seen.changed() => changed.ok()?,
                 changed = self.role.changed() => changed.ok()?,
-                () = pin!(overdue) => {}
+                () = pin!(overdue), if seen.is_some() => {}
                 () = self.stop.cancelled() => return None,
             }
         }
@@ -120,7 +127,9 @@ impl Listener {
             Err(_) => ("unknown", None),
         };
         let data = json!({
-            "count": now.count,
+            // As text: script would round a number of 64 bits.
+            "count": now.count.to_string(),
+            "version": now.version,
             "txid": now.position.map(|at| at.txid.to_string()),
             "instance": self.instance.id().to_string(),
             "region": self.instance.region().to_string(),

@@ -1,11 +1,14 @@
 //! `POST /handover`, on the private network: another candidate is to be primary. `litefs-counter handover` sends it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{body::Bytes, extract::State, http::StatusCode};
 
 use super::App;
 use crate::instance::HandOverError;
+
+/// How long a candidate may take to catch up. Nothing is written meanwhile.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The body names who is to take over; where it is empty, any candidate that has all transactions may.
 pub(super) async fn hand_over(State(app): State<Arc<App>>, to: Bytes) -> (StatusCode, String) {
@@ -16,7 +19,7 @@ pub(super) async fn hand_over(State(app): State<Arc<App>>, to: Bytes) -> (Status
             Err(error) => return (StatusCode::UNPROCESSABLE_ENTITY, format!("not an instance: {error}\n")),
         },
     };
-    match app.counter.hand_over(to).await {
+    match app.counter.hand_over(to, PATIENCE).await {
         Ok(heir) => (StatusCode::OK, format!("{heir}\n")),
         Err(error @ HandOverError::NotPrimary) => (StatusCode::MISDIRECTED_REQUEST, format!("{error}\n")),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),

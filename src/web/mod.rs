@@ -2,6 +2,7 @@
 //!
 //! - here: the routes, and what every answer carries
 //! - `page`: `GET /`
+//! - `assets`: style, script, pictures
 //! - `click`: `POST /`
 //! - `events`: `GET /events`, the count as it changes
 //! - `cookie`: what a visitor has seen, on every answer to a write
@@ -10,6 +11,7 @@
 //! - `body`: a request's body, read before anything answers
 //! - `error`: every answer that is not the page, as a page
 
+mod assets;
 mod body;
 mod click;
 mod cookie;
@@ -63,6 +65,7 @@ impl App {
                 Route::Replay(replay) => return Ok(Some(replay.clone())),
                 Route::Nowhere(reason @ Nowhere::TooManyHops) => return Err(reason.clone().into()),
                 Route::Nowhere(reason) => reason.clone().into(),
+                Route::Here if self.counter.is_failing().is_some() => Error::NotCounted,
                 Route::Here => Error::Starting,
             };
             tokio::select! {
@@ -88,8 +91,7 @@ pub fn router(
         .route("/", get(page::show).post(click::count))
         .route("/events", get(events::stream))
         .route("/healthcheck", get(health::check))
-        .route("/style.css", get(async || asset("text/css", include_str!("../../static/style.css"))))
-        .route("/favicon.svg", get(async || asset("image/svg+xml", include_str!("../../static/favicon.svg"))))
+        .merge(assets::router())
         .fallback(async || Error::NotFound)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         // Forms of other sites; what sends neither Origin nor Sec-Fetch-Site, curl say, is not a browser that could be misused.
@@ -110,25 +112,23 @@ pub fn private_router(counter: Arc<Counter>, instance: Instance) -> Router {
         .with_state(Arc::new(App { counter, instance, stop: CancellationToken::new() }))
 }
 
-fn asset(content_type: &'static str, text: &'static str) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, content_type)], text)
-}
-
-/// On every answer. Pages come from many nodes and change with every click: nobody may keep one.
+/// On every answer.
 async fn headers(mut response: Response) -> Response {
-    const ALWAYS: [(HeaderName, HeaderValue); 4] = [
+    const ALWAYS: [(HeaderName, HeaderValue); 3] = [
         (
             header::CONTENT_SECURITY_POLICY,
             HeaderValue::from_static(
-                "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; \
-                 frame-ancestors 'none'",
+                "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
+                 form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
             ),
         ),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         // `no-referrer` would make the browser send `Origin: null` with our own form.
         (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    response.headers_mut().extend(ALWAYS);
+    let headers = response.headers_mut();
+    headers.extend(ALWAYS);
+    // Pages come from many nodes and change with every click: nobody may keep one. Only files say otherwise.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }

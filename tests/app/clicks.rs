@@ -116,7 +116,7 @@ async fn after_a_transaction_that_failed_clicks_are_counted_again() {
     let answer = app.click("increment").await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.headers().contains_key(header::RETRY_AFTER));
-    assert!(answer.text().await.unwrap().contains("was not counted"));
+    assert!(answer.text().await.unwrap().contains("could not be written"));
 
     app.sql("drop trigger full").await;
     assert_eq!(app.click("increment").await.status(), StatusCode::SEE_OTHER);

@@ -2,6 +2,7 @@
 //! database.
 
 mod clicks;
+mod events;
 mod helpers;
 mod keys;
 mod litefs;

@@ -24,7 +24,7 @@ pub struct ClusterTools {
 }
 
 /// The version that the Dockerfile's image holds.
-const LITEFS: &str = "v0.5.14";
+pub const LITEFS: &str = "v0.5.14";
 /// The oldest Go that LiteFS's go.mod takes: 1.21.
 const OLDEST_GO: u32 = 21;
 
@@ -124,6 +124,14 @@ fn link(name: &str, program: &Path) -> Result<PathBuf> {
     };
     make().with_context(|| format!("cannot link {} to {}", link.display(), program.display()))?;
     Ok(link)
+}
+
+/// Where Cargo puts what it builds, a folder for each profile.
+pub fn programs() -> PathBuf {
+    // This program is in one of them.
+    let this = std::env::current_exe().ok();
+    this.and_then(|this| Some(this.parent()?.parent()?.to_owned()))
+        .unwrap_or_else(|| checkout().join("target"))
 }
 
 fn tools() -> PathBuf {

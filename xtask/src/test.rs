@@ -7,7 +7,7 @@ use std::{fs, process::Command, time::Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{checkout, root, run as run_command, setup};
+use crate::{bench, checkout, root, run as run_command, setup};
 
 /// What to test.
 #[derive(clap::Args)]
@@ -41,12 +41,16 @@ pub fn run(args: &Args) -> Result<()> {
         })
     })?;
     let Err(reason) = clusters else {
-        return step("cluster tests", || cluster(args));
+        step("cluster tests", || cluster(args))?;
+        return if args.filter.is_empty() { step("benchmark, a little of it", bench::quick) } else { Ok(()) };
     };
     let own =
         || cargo("test --package devcluster --package faults --lib --locked", |test| select(test, args));
     step("devcluster's and faults' own tests", own)?;
-    println!("not run here: the cluster tests ({}): {reason}", cluster_tests()?.join(", "));
+    println!(
+        "not run here: the benchmark, and the cluster tests ({}): {reason}",
+        cluster_tests()?.join(", ")
+    );
     Ok(())
 }
 

@@ -33,6 +33,8 @@ pub struct Shared {
     pub environment: Vec<(String, String)>,
     /// The size of each volume, in bytes; `None` for no limit.
     pub volume_size: Option<u64>,
+    /// Which files and directories of the host each has besides, and where.
+    pub files: Vec<(PathBuf, PathBuf)>,
     /// Whether an instance that ends by itself is started again.
     pub restart: AtomicBool,
 }
@@ -43,16 +45,18 @@ impl Shared {
         let mut environment = self.deployment.environment(placement, &self.consul_url);
         environment.extend(self.environment.iter().cloned());
         let volume = if self.volume_size.is_some() { volume::IMAGE } else { "volume" };
+        // Where the Dockerfile and fly.toml have them.
+        let mut files = vec![
+            (self.litefs.clone(), "/usr/local/bin/litefs".into()),
+            (self.litefs_yml.clone(), "/etc/litefs.yml".into()),
+            (app, "/usr/local/bin/litefs-counter".into()),
+            (directory.join(volume), "/var/lib/litefs".into()),
+        ];
+        files.extend(self.files.iter().cloned());
         Plan {
             name: placement.id.to_owned(),
             address: placement.address,
-            // Where the Dockerfile and fly.toml have them.
-            files: vec![
-                (self.litefs.clone(), "/usr/local/bin/litefs".into()),
-                (self.litefs_yml.clone(), "/etc/litefs.yml".into()),
-                (app, "/usr/local/bin/litefs-counter".into()),
-                (directory.join(volume), "/var/lib/litefs".into()),
-            ],
+            files,
             environment,
             directory: directory.to_owned(),
         }

@@ -1,0 +1,179 @@
+// What script adds to the page: the count is live, and a click needs no new page. Without it the forms do all.
+//
+// The server's states are ordered by `version`: the number of the last transaction in them. What is shown is the newest state,
+// and, while own clicks are on their way, those on top of it. Once all are answered, the next state that holds them is
+// shown: so the number never loses a click that it has shown, unless the server says that it was refused.
+
+const output = document.querySelector("#count");
+const buttons = document.querySelector(".buttons");
+const story = document.querySelector("#story");
+const stream = document.querySelector("#stream");
+const role = document.querySelector("#role");
+const announcer = document.querySelector("#announcer");
+
+let state = { count: BigInt(output.value), version: -1 }; // the newest that the server has sent
+let settled = state.count; // what is shown when no click is under way
+let needed = -1; // the version that holds all answered clicks
+const pending = new Map(); // own clicks without an answer: key -> 1n or -1n
+let answered = 0n; // own clicks with one, not yet in `settled`
+
+// ---- what is shown
+
+function render() {
+  let shown = settled + answered;
+  for (const step of pending.values()) shown += step;
+  const text = String(shown);
+  if (output.value !== text) {
+    output.value = text;
+    output.className = `digits-${text.length}`;
+    announce(text);
+  }
+  output.classList.toggle("unsettled", pending.size > 0);
+}
+
+function settle() {
+  if (pending.size > 0 || state.version < needed) return;
+  settled = state.count;
+  answered = 0n;
+  render();
+}
+
+let announcing;
+function announce(text) {
+  clearTimeout(announcing);
+  announcing = setTimeout(() => (announcer.textContent = `The count is ${text}`), 1000);
+}
+
+// ---- clicks
+
+buttons.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const intent = event.submitter.value;
+  const key = newKey();
+  pending.set(key, intent === "increment" ? 1n : -1n);
+  render();
+  send(intent, key, performance.now());
+});
+
+// What says nothing of the click itself: broken off on the way, too slow, too many.
+const passing = [400, 408, 425, 429];
+
+async function send(intent, key, since, attempt = 0) {
+  const body = new URLSearchParams({ intent, key });
+  let answer;
+  try {
+    answer = await fetch("/", { method: "POST", body, headers: { accept: "application/json" } });
+    if (answer.ok) return counted(key, await answer.json(), performance.now() - since);
+  } catch {
+    answer = undefined; // The network, or an answer that broke off.
+  }
+  if (answer && answer.status < 500 && !passing.includes(answer.status)) return refused(key, answer);
+  // Lost, or counted and its answer lost: the same key makes sure that it counts once.
+  tell("Not saved yet. Trying again.", "waiting");
+  const pause = Math.min(250 * 2 ** attempt, 4000);
+  setTimeout(() => send(intent, key, since, attempt + 1), pause);
+}
+
+function counted(key, result, milliseconds) {
+  answered += pending.get(key);
+  pending.delete(key);
+  needed = Math.max(needed, result.version);
+  tell(`Your click: written at ${result.instance} in ${result.region}, ${confirmed(result)}, after ${Math.round(milliseconds)} ms.`);
+  settle();
+  render();
+}
+
+async function refused(key, answer) {
+  pending.delete(key);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const reason = page.querySelector(".message")?.textContent ?? "";
+  tell(`Not counted. ${reason}`, "refused");
+  settle();
+  render();
+}
+
+function confirmed({ confirmation, by }) {
+  if (confirmation === "candidates") return `confirmed by ${by.join(" and ")}`;
+  if (confirmation === "alone") return "acknowledged alone";
+  return "committed";
+}
+
+function tell(text, kind = "") {
+  story.textContent = text;
+  story.className = kind;
+}
+
+// Begins with the time, as the keys in the forms do (UUID version 7).
+function newKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  const now = Date.now();
+  for (let byte = 0; byte < 6; byte++) bytes[byte] = Math.floor(now / 2 ** (8 * (5 - byte)));
+  bytes[6] = 0x70 | (bytes[6] & 0x0f);
+  bytes[8] = 0x80 | (bytes[8] & 0x3f);
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
+
+// ---- the stream
+
+let source;
+let last = ""; // the id of the last event
+let isNew; // nothing has come from it yet
+let reopening;
+let attempts = 0;
+
+function open() {
+  clearTimeout(reopening);
+  source?.close();
+  isNew = true;
+  source = new EventSource(last ? `/events?last=${last}` : "/events");
+  source.addEventListener("count", (event) => receive(event, false));
+  source.addEventListener("reset", (event) => receive(event, true));
+  source.addEventListener("error", lost);
+}
+
+function receive(event, isReset) {
+  attempts = 0;
+  last = event.lastEventId;
+  const { count, version, instance, region, role, primary } = JSON.parse(event.data);
+  // Another history, or (without LiteFS, where events have no id) another process, which counts from nothing.
+  if (isReset || (isNew && !last)) needed = Math.min(needed, version);
+  isNew = false;
+  state = { count: BigInt(count), version };
+  settle();
+  live(instance, region, role, primary);
+}
+
+// The browser tries again by itself after some errors, and gives up after others: this page does not.
+function lost() {
+  source.close();
+  const since = new Date().toLocaleTimeString();
+  say("lost", `Connection lost: this number is of ${since}. Looking for another instance.`);
+  const pause = Math.min(250 * 2 ** attempts++, 4000) * (0.5 + Math.random() / 2);
+  clearTimeout(reopening);
+  reopening = setTimeout(open, pause);
+}
+
+function live(instance, region, is, primary) {
+  document.querySelector("#instance").textContent = instance;
+  document.querySelector("#region").textContent = region;
+  say("live", "Live");
+  role.dataset.role = is;
+  role.textContent = {
+    standalone: "Standalone: this instance writes",
+    primary: "This instance is primary",
+    replica: `The primary is ${primary}`,
+    "no primary": "No primary at this moment: reading works, writing resumes soon",
+  }[is] ?? "LiteFS does not answer here: this page may be old";
+}
+
+function say(kind, text) {
+  stream.className = kind;
+  stream.textContent = text;
+}
+
+addEventListener("online", open);
+addEventListener("pageshow", (event) => event.persisted && open());
+addEventListener("pagehide", () => source?.close());
+document.querySelector("#live").hidden = false;
+open();

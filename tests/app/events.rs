@@ -1,0 +1,86 @@
+//! The count as it changes, for a page that looks on.
+
+use std::time::Duration;
+
+use reqwest::{Response, StatusCode, header};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::helpers::App;
+
+/// No event takes this long.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A stream as a browser reads it.
+struct Stream {
+    response: Response,
+    received: String,
+}
+
+impl Stream {
+    async fn open(app: &App) -> Self {
+        let response = app.client.get(format!("{}/events", app.url)).timeout(SOON * 3).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+        Self { response, received: String::new() }
+    }
+
+    /// The next event's kind and data; `None` at the end of the stream.
+    async fn next(&mut self) -> Option<(String, Value)> {
+        loop {
+            if let Some((event, rest)) = self.received.split_once("\n\n") {
+                let field =
+                    |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+                let found = (field("event: "), field("data: "));
+                self.received = rest.to_string();
+                if let (Some(kind), Some(data)) = found {
+                    return Some((kind, serde_json::from_str(&data).unwrap()));
+                }
+                continue;
+            }
+            let chunk = timeout(SOON, self.response.chunk()).await.expect("no event").unwrap()?;
+            self.received.push_str(str::from_utf8(&chunk).unwrap());
+        }
+    }
+
+    async fn count(&mut self) -> i64 {
+        let (kind, data) = self.next().await.expect("the stream has ended");
+        assert_eq!(kind, "count");
+        data["count"].as_str().unwrap().parse().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn each_listener_sees_the_count_and_its_changes() {
+    let app = App::start().await;
+    let mut first = Stream::open(&app).await;
+    assert_eq!(first.count().await, 0);
+    app.click("increment").await;
+    assert_eq!(first.count().await, 1);
+
+    let mut second = Stream::open(&app).await;
+    assert_eq!(second.count().await, 1);
+    app.click("decrement").await;
+    assert_eq!((first.count().await, second.count().await), (0, 0));
+}
+
+#[tokio::test]
+async fn an_event_says_where_it_comes_from() {
+    let app = App::start_with(&["--fly-machine-id", "ams-1", "--fly-region", "ams"]).await;
+    let (_, data) = Stream::open(&app).await.next().await.unwrap();
+    assert_eq!(
+        (&data["instance"], &data["region"], &data["role"]),
+        (&"ams-1".into(), &"ams".into(), &"standalone".into())
+    );
+}
+
+#[tokio::test]
+async fn an_application_that_stops_ends_its_streams_at_once() {
+    let app = App::start().await;
+    let mut stream = Stream::open(&app).await;
+    stream.count().await;
+    let told = std::time::Instant::now();
+    let ended = async { while stream.next().await.is_some() {} };
+    let (_, ()) = tokio::join!(app.stop(), ended);
+    assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
+}
