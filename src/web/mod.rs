@@ -6,6 +6,8 @@
 //! - `click`: `POST /`
 //! - `events`: `GET /events`, the count as it changes
 //! - `cookie`: what a visitor has seen, on every answer to a write
+//! - `status`: `GET /status`, all instances
+//! - `vitals`: `GET /instance`, on the private network: what this application says of itself
 //! - `health`: `GET /healthcheck`
 //! - `handover`: `POST /handover`, on the private network
 //! - `body`: a request's body, read before anything answers
@@ -20,8 +22,14 @@ mod events;
 mod handover;
 mod health;
 mod page;
+mod status;
+mod vitals;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{self as std_time, Duration},
+};
 
 use axum::{
     Router,
@@ -40,6 +48,7 @@ use crate::{
     instance::{Instance, Nowhere, Replay, Route},
 };
 use error::Error;
+use status::Poller;
 
 /// How long a request that needs the primary waits until there is one that is ready. LiteFS's proxy waits as long.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,6 +58,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct App {
     counter: Arc<Counter>,
     instance: Instance,
+    poller: Poller,
+    started: std_time::Instant,
     /// The application was told to stop: what lasts has to end.
     stop: CancellationToken,
 }
@@ -77,19 +88,29 @@ impl App {
     }
 }
 
-/// What visitors reach, through Fly's proxy and LiteFS's.
+/// What visitors reach, through Fly's proxy and LiteFS's; and what only the private network reaches, at `private_port` on
+/// each instance.
 ///
-/// Each request is one of `under_way` until its answer is made. Streams end with `stop`.
-pub fn router(
+/// Each visitor's request is one of `under_way` until its answer is made. Streams end with `stop`.
+pub fn routers(
     counter: Arc<Counter>,
     instance: Instance,
+    private_port: Option<u16>,
     under_way: TaskTracker,
     stop: CancellationToken,
-) -> Router {
-    let app = Arc::new(App { counter, instance, stop });
+) -> (Router, Router) {
+    let started = std_time::Instant::now();
+    let poller = Poller::new(instance.clone(), counter.clone(), started, private_port);
+    let app = Arc::new(App { counter, instance, poller, started, stop });
+    (public(app.clone(), under_way), private(app))
+}
+
+fn public(app: Arc<App>, under_way: TaskTracker) -> Router {
     Router::new()
         .route("/", get(page::show).post(click::count))
         .route("/events", get(events::stream))
+        .route("/status", get(status::show))
+        .route("/status/live", get(status::live))
         .route("/healthcheck", get(health::check))
         .merge(assets::router())
         .fallback(async || Error::NotFound)
@@ -103,13 +124,19 @@ pub fn router(
         .with_state(app)
 }
 
-/// What only the private network reaches.
-pub fn private_router(counter: Arc<Counter>, instance: Instance) -> Router {
+fn private(app: Arc<App>) -> Router {
     Router::new()
         .route("/healthcheck", get(health::check))
         .route("/handover", post(handover::hand_over))
+        .route("/instance", get(vitals::show))
         .layer(map_response(headers))
-        .with_state(Arc::new(App { counter, instance, stop: CancellationToken::new() }))
+        .with_state(app)
+}
+
+/// Whether a program asks, not a browser.
+fn accepts_json(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    accepted.split(',').any(|kind| kind.split(';').next().unwrap_or_default().trim() == "application/json")
 }
 
 /// On every answer.
