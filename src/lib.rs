@@ -51,6 +51,8 @@ const DRAIN_HELD: Duration = Duration::from_secs(6);
 /// How long an answer may take through LiteFS's proxy, which nobody can see pass. LiteFS closes the proxy as soon as this
 /// process has ended, whatever is under way in it.
 const PROXY: Duration = Duration::from_millis(250);
+/// How long to wait for a primary, so that LiteFS's proxy can hand on what it holds: after a hand-over, a second.
+const NO_PRIMARY: Duration = Duration::from_millis(1500);
 /// How long connections may take to close after the last answer.
 const LAST_CONNECTIONS: Duration = Duration::from_millis(250);
 /// How long the last commit may take after that.
@@ -104,7 +106,8 @@ impl Server {
         let Self { counter, mut writer, instance, public, private } = self;
         tracing::info!("Server listening at http://{}", public.local_addr()?);
         let (under_way, close) = (TaskTracker::new(), CancellationToken::new());
-        let port = private.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
+        let port =
+            private.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
         let (pages, for_instances) =
             web::routers(counter.clone(), instance.clone(), port, under_way.clone(), stop.clone());
         let pages = axum::serve(public, pages).with_graceful_shutdown(close.clone().cancelled_owned());
@@ -158,9 +161,12 @@ async fn hand_over(counter: &Counter, instance: &Instance) -> bool {
 }
 
 /// Goes on listening until then: LiteFS's proxy takes a connection of its own for many a request, and Fly's proxy
-/// sends some until it knows that this instance stops.
+/// sends some until it knows that this instance stops. Without a primary LiteFS's proxy holds clicks as well, which this
+/// application does not see.
 async fn all_answered(under_way: &TaskTracker, instance: &Instance) {
     under_way.close();
+    let mut role = instance.watch();
+    let _ = time::timeout(NO_PRIMARY, role.wait_for(|role| *role != Ok(Role::NoPrimary))).await;
     loop {
         under_way.wait().await;
         if !instance.is_replicated() {

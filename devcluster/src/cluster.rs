@@ -45,6 +45,8 @@ const LOG_LINES: usize = 20;
 pub struct Options {
     /// Each instance's id and the code of its region.
     pub instances: Vec<(String, String)>,
+    /// Regions where visitors enter besides those of the instances.
+    pub entries: Vec<String>,
     /// Whether packets need as long between regions as light does.
     pub wan: bool,
     /// Whether an instance that ends by itself is started again, as Fly does.
@@ -61,6 +63,8 @@ pub struct Options {
     pub first_port: Option<u16>,
     /// What instances have in their environment besides what is deployed, such as `RUST_LOG`.
     pub environment: Vec<(String, String)>,
+    /// The size of each instance's volume, in bytes; `None` for a folder without a limit. It needs `mkfs.ext4`.
+    pub volume_size: Option<u64>,
     /// Files and directories of the host that instances have besides, and where: what another application needs.
     pub files: Vec<(PathBuf, PathBuf)>,
 }
@@ -74,6 +78,7 @@ impl Default for Options {
         let instances = [("sjc-1", "sjc"), ("sjc-2", "sjc"), ("ams-1", "ams"), ("syd-1", "syd")];
         Options {
             instances: instances.map(|(id, region)| (id.to_owned(), region.to_owned())).to_vec(),
+            entries: Vec::new(),
             wan: false,
             restart: false,
             app: program("APP_BIN", built_programs().join("litefs-counter")),
@@ -82,6 +87,7 @@ impl Default for Options {
             repository,
             first_port: None,
             environment: Vec::new(),
+            volume_size: None,
             files: Vec::new(),
         }
     }
@@ -137,7 +143,7 @@ impl Cluster {
         Ok(found.with_context(|| format!("no entry in {region}"))?.1)
     }
 
-    /// Each region with an instance, and where visitors enter in it.
+    /// Each region with an instance or an entry of its own, and where visitors enter in it.
     #[must_use]
     pub fn entries(&self) -> Vec<(String, String)> {
         let url = |edge: &Edge| format!("http://{}", edge.address());
@@ -217,7 +223,8 @@ impl Cluster {
         let zone = Zone { app: deployment.app.clone(), backends: backends.clone(), consul: consul.address() };
         let dns = Dns::start(network.name_server(), zone).await?;
 
-        let regions: BTreeSet<&String> = options.instances.iter().map(|(_, region)| region).collect();
+        let regions = options.instances.iter().map(|(_, region)| region).chain(&options.entries);
+        let regions: BTreeSet<&String> = regions.collect();
         let mut entries = Vec::new();
         // The place of each address, for the delays. Consul is where the candidates are.
         let mut places = vec![(consul.address(), deployment.primary_region.clone())];
@@ -242,6 +249,7 @@ impl Cluster {
             litefs: options.litefs,
             litefs_yml: options.repository.join("litefs.yml"),
             environment: options.environment,
+            volume_size: options.volume_size,
             files: options.files,
             restart: options.restart.into(),
             deployment,

@@ -2,6 +2,7 @@
 
 mod shared;
 mod supervision;
+mod volume;
 
 use std::{
     fs::{self, File},
@@ -77,6 +78,9 @@ impl Instance {
     ) -> Result<Instance> {
         fs::create_dir_all(directory.join("volume"))
             .with_context(|| format!("cannot make {}", directory.display()))?;
+        if let Some(size) = shared.volume_size {
+            volume::make_image(&directory.join(volume::IMAGE), size)?;
+        }
         File::create(directory.join("log"))?;
         Ok(Instance {
             id: id.to_owned(),
@@ -113,7 +117,8 @@ impl Instance {
         format!("http://[{}]:{port}", self.address)
     }
 
-    /// Where the host has what is `/var/lib/litefs` on the machine.
+    /// Where the host has what is `/var/lib/litefs` on the machine; empty where the volume has a size, since a file
+    /// system of its own is there then.
     #[must_use]
     pub fn volume(&self) -> PathBuf {
         self.directory.join("volume")
@@ -161,11 +166,16 @@ impl Instance {
     /// Stops it as Fly does: the edge looks past it, its main process gets fly.toml's `kill_signal`, and what is
     /// still there after `kill_timeout` is killed.
     pub async fn stop(&self) -> Result<()> {
+        self.stop_by(self.shared.deployment.kill_signal).await
+    }
+
+    /// The same with another signal, as a `fly.toml` without `kill_signal` has it: SIGINT.
+    pub async fn stop_by(&self, signal: Signal) -> Result<()> {
         let _turn = self.turn.lock().await;
         let Some(running) = self.running() else { return Ok(()) };
         self.enter(&mut self.life(), State::Stopping);
         let deployment = &self.shared.deployment;
-        if self.signal(&deployment.entrypoint[0], deployment.kill_signal).is_ok() {
+        if self.signal(&deployment.entrypoint[0], signal).is_ok() {
             let mut ended = running.ended.clone();
             // Either it has ended, or its time is up.
             let _ = timeout(deployment.kill_timeout, ended.wait_for(|ended| *ended)).await;
@@ -191,6 +201,9 @@ impl Instance {
     pub async fn destroy(&self) -> Result<()> {
         let _turn = self.turn.lock().await;
         self.kill().await;
+        if let Some(size) = self.shared.volume_size {
+            return volume::make_image(&self.directory.join(volume::IMAGE), size);
+        }
         let volume = self.volume();
         fs::remove_dir_all(&volume)?;
         fs::create_dir(&volume).with_context(|| format!("cannot make {} again", volume.display()))

@@ -4,6 +4,7 @@
 //! A visitor's request meets [`edge`], goes over [`network`] to LiteFS's proxy on a machine, and to the application.
 //!
 //! - [`cluster`]: all of it, started and stopped together
+//! - [`variant`]: other versions of the application, made of its source
 //! - [`status`]: what the instances' LiteFS say of themselves
 //! - [`instance`]: one machine of the app, which can crash, stop and start again
 //! - [`deployment`]: what an instance runs, read from Dockerfile and fly.toml
@@ -15,7 +16,8 @@
 //! - [`geography`]: where the regions are
 //! - `state_directory`: the cluster's files
 //!
-//! Dependencies point downwards in this list only. The application is a file to it: nothing here knows what it does.
+//! Dependencies point downwards in this list only. The application is a file to it, or a text: nothing
+//! here knows what it does.
 
 pub mod cluster;
 pub mod consul;
@@ -28,5 +30,6 @@ pub mod machine;
 pub mod network;
 mod state_directory;
 pub mod status;
+pub mod variant;
 
 pub use cluster::{Cluster, Options, built_programs};

@@ -21,7 +21,8 @@ pub struct Plan {
     pub name: String,
     /// Its address on the private network.
     pub address: Ipv6Addr,
-    /// Files and directories of the host, and where they are on the machine; files are read-only there.
+    /// Files and directories of the host, and where they are on the machine; files are read-only there,
+    /// and one that ends in `.ext4` is a file system, which is mounted.
     pub files: Vec<(PathBuf, PathBuf)>,
     /// The environment of its processes.
     pub environment: Vec<(String, String)>,

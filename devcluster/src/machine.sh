@@ -1,7 +1,8 @@
 # Makes a machine of the namespaces that `unshare` has just created, and keeps it until standard input closes.
 #
 # Arguments: host name, a directory to mount the root on, IPv6 address, name server, then pairs of a file or
-# directory of the host and its path on the machine. Files are read-only.
+# directory of the host and its path on the machine. Files are read-only, but for those that end in .ext4: each is a
+# file system, and mounted.
 #
 # Standard output: this process's id, and "ready" at the end. Between the two a line is awaited on standard
 # input: by then the network interface must be here.
@@ -61,6 +62,9 @@ while [ $# -gt 0 ]; do
     if [ -d "$1" ]; then
         mkdir -p ".$2"
         mount --bind "$1" ".$2"
+    elif [ "$1" != "${1%.ext4}" ]; then
+        mkdir -p ".$2"
+        mount -o loop "$1" ".$2"
     else
         touch ".$2"
         mount --bind -o ro "$1" ".$2"

@@ -174,8 +174,16 @@ impl Counter {
             rate: rate.clone(),
             closing: closing.clone(),
         };
-        let counter =
-            Self { clicks, hand_overs, writing: is_writing, confirmed: is_confirmed, reader, live, rate, closing };
+        let counter = Self {
+            clicks,
+            hand_overs,
+            writing: is_writing,
+            confirmed: is_confirmed,
+            reader,
+            live,
+            rate,
+            closing,
+        };
         (counter, tokio::spawn(writer.run()))
     }
 

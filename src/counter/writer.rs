@@ -11,18 +11,23 @@ use sqlx::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time,
+    task,
+    time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, batch, key::Key, key::Keys, rate::Rate};
+use super::{
+    ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, batch, key::Key, key::Keys, rate::Rate,
+};
 use crate::instance::{
     Confirmation, Confirmer, HandOverError, Instance, InstanceId, Observed, Policy, Position, Role, Txid,
 };
 
 /// The most clicks in one transaction: it bounds how long the first of them waits for the last.
 const BATCH: usize = 1024;
+/// The part of a transaction's time that may be spent to make the next one larger.
+const GATHER: u32 = 2;
 /// How long the database may be locked by somebody else, an operator's shell say.
 const BUSY: Duration = Duration::from_secs(5);
 /// Pause after the database failed, while this instance is still primary.
@@ -66,6 +71,31 @@ pub(super) struct Writer {
     pub(super) rate: Arc<Rate>,
     /// No more clicks are taken; those in the queue are committed.
     pub(super) closing: CancellationToken,
+}
+
+/// How many clicks come together at this time.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// Clicks in the last batch, and in the one before it.
+    last: usize,
+    before: usize,
+    /// How long the last batch took, and when it was answered.
+    took: Duration,
+    ended: Instant,
+}
+
+impl Pace {
+    fn after(self, clicks: usize, begun: Instant) -> Self {
+        let ended = Instant::now();
+        Self { last: clicks, before: self.last, took: ended - begun, ended }
+    }
+
+    /// How many to wait for. While one batch is committed, those of the one before come back. Who clicks alone has nobody
+    /// to wait for.
+    fn expected(self) -> usize {
+        let together = self.last.max(self.before) > 1 && self.ended.elapsed() < self.took;
+        if together { self.last + self.before } else { 1 }
+    }
 }
 
 /// Why the writer stops to write.
@@ -193,6 +223,7 @@ impl Writer {
 
     async fn write(&mut self, held: &mut Held) -> Result<End, sqlx::Error> {
         let mut batch = Vec::with_capacity(BATCH);
+        let mut pace = Pace { last: 0, before: 0, took: Duration::ZERO, ended: Instant::now() };
         while self.instance.writes() {
             tokio::select! {
                 biased;
@@ -203,11 +234,28 @@ impl Writer {
                     if taken == 0 {
                         return Ok(End::Closed);
                     }
+                    self.gather(&mut batch, pace).await;
+                    let (clicks, begun) = (batch.len(), Instant::now());
                     self.count(held, &mut batch).await?;
+                    pace = pace.after(clicks, begun);
                 }
             }
         }
         Ok(End::LeaseLost)
+    }
+
+    /// Lets those come back who were all answered at once a moment ago: otherwise the first few of them would be a batch
+    /// of their own, and all others would wait for two. A lone click is not waited with: there was nobody before it.
+    async fn gather(&mut self, batch: &mut Vec<Click>, pace: Pace) {
+        let (expected, until) = (pace.expected(), Instant::now() + pace.took / GATHER);
+        while batch.len() < expected && Instant::now() < until {
+            while batch.len() < BATCH
+                && let Ok(click) = self.queue.try_recv()
+            {
+                batch.push(click);
+            }
+            task::yield_now().await;
+        }
     }
 
     /// Commits a batch, has it confirmed, and answers each click in it.

@@ -219,10 +219,12 @@ impl Confirmer {
     ) -> Result<InstanceId, HandOverError> {
         let Some(others) = &mut self.others else { return Err(HandOverError::NoHeir) };
         let until = Instant::now() + patience;
+        // One that was started a moment ago is in the next list; the one that is on its way may be older.
+        let look = others.peers.seen.borrow().looks + 2;
         let heir = |seen: &Seen| seen.having(at).into_iter().find(|id| to.is_none_or(|to| id == to));
         let mut failed = HandOverError::NoHeir;
         loop {
-            let found = others.peers.seen.wait_for(|seen| seen.is_alone() || heir(seen).is_some());
+            let found = others.peers.seen.wait_for(|seen| seen.is_alone(look) || heir(seen).is_some());
             let found = time::timeout_at(until, found).await;
             let Some(heir) = found.ok().and_then(Result::ok).and_then(|seen| heir(&seen)) else {
                 return Err(failed);
@@ -244,7 +246,7 @@ impl Others {
     /// Takes in who has come up, and lets go who has left. Returns whether anybody is up.
     fn look(&mut self, this: &InstanceId, at: Position) -> Result<bool, NotReady> {
         let seen = self.peers.seen.borrow_and_update();
-        if !seen.is_listed {
+        if seen.looks == 0 {
             return Err(NotReady::Unlisted);
         }
         self.up.retain(|id| seen.peers.contains_key(id));

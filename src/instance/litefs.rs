@@ -135,7 +135,8 @@ impl Api {
     /// How old the primary's last word is on the node, by `/metrics`; zero on the primary itself.
     pub(super) async fn lag(&self) -> Result<Duration, ApiError> {
         let metrics = self.fetch("metrics").await?;
-        lag(&String::from_utf8_lossy(&metrics)).ok_or_else(|| ApiError::Foreign("no litefs_lag_seconds".to_owned()))
+        lag(&String::from_utf8_lossy(&metrics))
+            .ok_or_else(|| ApiError::Foreign("no litefs_lag_seconds".to_owned()))
     }
 
     /// What happens on the node from now on; the first event tells the lease.
@@ -293,9 +294,10 @@ mod tests {
 
     #[test]
     fn the_lag_is_found_among_the_metrics() {
-        let metrics = |lag| format!("# TYPE litefs_lag_seconds gauge\nlitefs_lag_seconds {lag}\nlitefs_x 1\n");
+        let metrics =
+            |lag| format!("# TYPE litefs_lag_seconds gauge\nlitefs_lag_seconds {lag}\nlitefs_x 1\n");
         assert_eq!(lag(&metrics("0.25")), Some(Duration::from_millis(250)));
-        assert_eq!(lag(&metrics("1.5e+03")), Some(Duration::from_secs(1500)));
+        assert_eq!(lag(&metrics("1.501e+03")), Some(Duration::from_secs(1501)));
         assert_eq!(lag(&metrics("-0.003")), Some(Duration::ZERO));
         assert_eq!(lag("litefs_is_primary 1\n"), None);
     }

@@ -46,8 +46,8 @@ pub(super) struct Peers {
 /// The others at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// Private DNS has told once which they are.
-    pub(super) is_listed: bool,
+    /// How often private DNS has told which they are.
+    pub(super) looks: u64,
     /// Those that are in private DNS.
     pub(super) peers: BTreeMap<InstanceId, Peer>,
 }
@@ -95,12 +95,12 @@ impl Peers {
 impl Seen {
     /// Each of them has answered or failed to.
     pub(super) fn is_settled(&self) -> bool {
-        self.is_listed && self.peers.values().all(|peer| *peer != Peer::Unasked)
+        self.looks > 0 && self.peers.values().all(|peer| *peer != Peer::Unasked)
     }
 
-    /// Nobody could take over, now or in a moment.
-    pub(super) fn is_alone(&self) -> bool {
-        self.is_listed && self.peers.values().all(|peer| *peer == Peer::NoCandidate)
+    /// Nobody could take over, now or in a moment, as of the look of this number.
+    pub(super) fn is_alone(&self, look: u64) -> bool {
+        self.looks >= look && self.peers.values().all(|peer| *peer == Peer::NoCandidate)
     }
 
     /// The candidates that have been at this very position of this very history.
@@ -209,15 +209,12 @@ impl Directory {
     }
 
     fn list(&self, others: &BTreeSet<InstanceId>) {
-        self.seen.send_if_modified(|seen| {
-            let before = (seen.is_listed, seen.peers.len());
-            seen.is_listed = true;
+        self.seen.send_modify(|seen| {
+            seen.looks += 1;
             seen.peers.retain(|id, _| others.contains(id));
-            let stayed = seen.peers.len();
             for id in others {
                 seen.peers.entry(id.clone()).or_default();
             }
-            before != (true, stayed) || seen.peers.len() != stayed
         });
     }
 
@@ -251,7 +248,12 @@ impl Follower {
                 Err(error) => {
                     tracing::debug!(instance = %self.id, %error, "Another instance is not reached.");
                     // What it reported before, it may have lost by the time it is back: its volume may be another.
-                    self.set(|peer| *peer = Peer::Unreached);
+                    self.set(|peer| {
+                        // Who was no candidate has not become one by being silent.
+                        if *peer != Peer::NoCandidate {
+                            *peer = Peer::Unreached;
+                        }
+                    });
                     self.lost.notify_one();
                     time::sleep(RETRY).await;
                 }
@@ -313,10 +315,10 @@ mod tests {
             recent: positions.iter().copied().collect(),
         };
         let this = id("sjc-1");
-        let mut seen = Seen { is_listed: true, peers: BTreeMap::new() };
-        assert!(seen.is_settled() && seen.is_alone());
+        let mut seen = Seen { looks: 1, peers: BTreeMap::new() };
+        assert!(seen.is_settled() && seen.is_alone(1));
         seen.peers.insert(id("ams-1"), Peer::NoCandidate);
-        assert!(seen.is_settled() && seen.is_alone());
+        assert!(seen.is_settled() && seen.is_alone(1));
 
         seen.peers.insert(id("sjc-2"), candidate(false, "sjc-1", &[at(6, 60), at(7, 70)]));
         assert_eq!(seen.having(at(7, 70)), BTreeSet::from([id("sjc-2")]));
@@ -324,7 +326,7 @@ mod tests {
         assert_eq!(seen.having(at(7, 71)), BTreeSet::new());
         assert_eq!(seen.lacking(at(7, 70)), BTreeSet::new());
         assert_eq!(seen.rival(), None);
-        assert!(!seen.is_alone() && !seen.is_about_to_follow(&this));
+        assert!(!seen.is_alone(1) && !seen.is_about_to_follow(&this));
 
         // As after a hand-over: it has everything, and does not follow its new primary yet.
         seen.peers.insert(id("sjc-3"), candidate(false, "sjc-2", &[at(7, 70)]));

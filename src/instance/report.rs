@@ -47,10 +47,8 @@ impl Observer {
             return Ok(Report { role: Role::Standalone, position: None, lag: None });
         };
         let asked = tokio::try_join!(litefs.lease(), litefs.state(database), litefs.lag());
-        let (lease, state, lag) = asked.map_err(|error| Unreachable {
-            url: litefs.url().to_owned(),
-            reason: error.to_string(),
-        })?;
+        let (lease, state, lag) =
+            asked.map_err(|error| Unreachable { url: litefs.url().to_owned(), reason: error.to_string() })?;
         let role = Role::of(lease, &self.of);
         let lag = (role != Role::Primary).then_some(lag);
         Ok(Report { role, position: state.position, lag })

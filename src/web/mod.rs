@@ -25,16 +25,13 @@ mod page;
 mod status;
 mod vitals;
 
-use std::{
-    pin::pin,
-    sync::Arc,
-    time::{self as std_time, Duration},
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, header},
-    middleware::{Next, from_fn, from_fn_with_state, map_response},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -54,12 +51,14 @@ use status::Poller;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the handlers share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct App {
     counter: Arc<Counter>,
     instance: Instance,
-    poller: Poller,
-    started: std_time::Instant,
+    poller: Arc<Poller>,
+    started: Instant,
+    /// Requests whose answer is not made yet.
+    under_way: TaskTracker,
     /// The application was told to stop: what lasts has to end.
     stop: CancellationToken,
 }
@@ -99,13 +98,15 @@ pub fn routers(
     under_way: TaskTracker,
     stop: CancellationToken,
 ) -> (Router, Router) {
-    let started = std_time::Instant::now();
-    let poller = Poller::new(instance.clone(), counter.clone(), started, private_port);
-    let app = Arc::new(App { counter, instance, poller, started, stop });
-    (public(app.clone(), under_way), private(app))
+    let started = Instant::now();
+    let poller = Poller::new(instance.clone(), counter.clone(), started, private_port).into();
+    let visitors = App { counter, instance, poller, started, under_way, stop };
+    // What instances ask each other holds up no end.
+    let instances = App { under_way: TaskTracker::new(), stop: CancellationToken::new(), ..visitors.clone() };
+    (public(visitors.into()), private(instances.into()))
 }
 
-fn public(app: Arc<App>, under_way: TaskTracker) -> Router {
+fn public(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(page::show).post(click::count))
         .route("/events", get(events::stream))
@@ -117,11 +118,23 @@ fn public(app: Arc<App>, under_way: TaskTracker) -> Router {
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         // Forms of other sites; what sends neither Origin nor Sec-Fetch-Site, curl say, is not a browser that could be misused.
         .layer(CsrfLayer::new().with_rejection_response(|_| Error::CrossOrigin.into_response()))
-        .layer(from_fn(body::read_whole))
-        .layer(from_fn_with_state(app.clone(), cookie::set_confirmed))
-        .layer(map_response(headers))
-        .layer(from_fn(move |request, next: Next| under_way.track_future(next.run(request))))
+        .layer(from_fn_with_state(app.clone(), around))
         .with_state(app)
+}
+
+/// Around every request, refused ones included.
+async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let _under_way = app.under_way.token();
+    let write = cookie::Write::of(&request, &app.instance);
+    let mut response = match body::read_whole(request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    if let Some(write) = write {
+        write.set_confirmed(app.counter.confirmed(), &mut response);
+    }
+    set_headers(&mut response);
+    response
 }
 
 fn private(app: Arc<App>) -> Router {
@@ -129,7 +142,7 @@ fn private(app: Arc<App>) -> Router {
         .route("/healthcheck", get(health::check))
         .route("/handover", post(handover::hand_over))
         .route("/instance", get(vitals::show))
-        .layer(map_response(headers))
+        .layer(from_fn_with_state(app.clone(), around))
         .with_state(app)
 }
 
@@ -140,7 +153,7 @@ fn accepts_json(headers: &HeaderMap) -> bool {
 }
 
 /// On every answer.
-async fn headers(mut response: Response) -> Response {
+fn set_headers(response: &mut Response) {
     const ALWAYS: [(HeaderName, HeaderValue); 3] = [
         (
             header::CONTENT_SECURITY_POLICY,
@@ -157,5 +170,4 @@ async fn headers(mut response: Response) -> Response {
     headers.extend(ALWAYS);
     // Pages come from many nodes and change with every click: nobody may keep one. Only files say otherwise.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
 }

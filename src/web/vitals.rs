@@ -1,10 +1,11 @@
 //! `GET /instance`, on the private network: what this application tells those of the other instances about itself, for
 //! their `GET /status`.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::App;
 use crate::counter::Counter;

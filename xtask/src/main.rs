@@ -3,12 +3,14 @@
 //! - `test`: all checks and tests, in CI's order
 //! - `setup`: the programs that those and the cluster need; `apt` gets them from Debian
 //! - `cluster`: the whole deployment on this machine
+//! - `faults`: what becomes of clicks when something fails
 //! - `bench`: the application beside others that do the same
 //! - `root`: what needs root, and how to become it
 
 mod apt;
 mod bench;
 mod cluster;
+mod faults;
 mod root;
 mod setup;
 mod test;
@@ -28,6 +30,8 @@ enum Xtask {
     Setup,
     /// Runs the application in four instances on this machine, with real LiteFS and Consul
     Cluster(cluster::Args),
+    /// Lets visitors click while something fails, and tells what was lost, counted twice or paused
+    Faults(faults::Args),
     /// Measures the application beside others that do the same, and writes docs/performance.md
     Bench(bench::Args),
 }
@@ -38,6 +42,7 @@ async fn main() -> Result<()> {
         Xtask::Test(args) => test::run(&args),
         Xtask::Setup => setup::run(),
         Xtask::Cluster(args) => cluster::run(args).await,
+        Xtask::Faults(args) => faults::run(args).await,
         Xtask::Bench(args) => bench::run(&args),
     }
 }

@@ -41,6 +41,8 @@ pub fn cluster() -> Result<ClusterTools> {
         Need { file: "fusermount3", package: "fuse3", reason: "LiteFS's mount" },
         Need { file: "ip", package: "iproute2", reason: "the instances' network" },
         Need { file: "nsenter", package: "util-linux", reason: "the instances' namespaces" },
+        Need { file: "sqlite3", package: "sqlite3", reason: "a look into the instances' databases" },
+        Need { file: "/usr/sbin/mkfs.ext4", package: "e2fsprogs", reason: "volumes that can fill up" },
     ])?;
     Ok(ClusterTools { litefs: link("litefs", &litefs()?)?, consul: link("consul", &consul()?)? })
 }

@@ -36,14 +36,17 @@ pub fn run(args: &Args) -> Result<()> {
         cargo("test --workspace --doc --locked", |test| select(test, args))
     })?;
     step("tests", || {
-        cargo("test --workspace --exclude devcluster --tests --locked", |test| select(test, args))
+        cargo("test --workspace --exclude devcluster --exclude faults --tests --locked", |test| {
+            select(test, args);
+        })
     })?;
     let Err(reason) = clusters else {
         step("cluster tests", || cluster(args))?;
         return if args.filter.is_empty() { step("benchmark, a little of it", bench::quick) } else { Ok(()) };
     };
-    let own = || cargo("test --package devcluster --lib --locked", |test| select(test, args));
-    step("devcluster's own tests", own)?;
+    let own =
+        || cargo("test --package devcluster --package faults --lib --locked", |test| select(test, args));
+    step("devcluster's and faults' own tests", own)?;
     println!(
         "not run here: the benchmark, and the cluster tests ({}): {reason}",
         cluster_tests()?.join(", ")
@@ -54,7 +57,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// One cluster at a time: each is four instances, and the tests measure time.
 fn cluster(args: &Args) -> Result<()> {
     let tools = setup::cluster()?;
-    cargo("test --package devcluster --tests --locked", |test| {
+    cargo("test --package devcluster --package faults --tests --locked", |test| {
         let runner: Vec<String> =
             root::prefix().iter().map(|word| format!("{:?}", word.to_string_lossy())).collect();
         if !runner.is_empty() {
@@ -92,11 +95,14 @@ fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 fn cluster_tests() -> Result<Vec<String>> {
-    let folder = checkout().join("devcluster/tests");
-    let files = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut names: Vec<String> = files
-        .filter_map(|file| file.ok()?.file_name().to_str()?.strip_suffix(".rs").map(str::to_owned))
-        .collect();
+    let mut names = Vec::new();
+    for folder in ["devcluster/tests", "faults/tests"] {
+        let folder = checkout().join(folder);
+        let files = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        names.extend(
+            files.filter_map(|file| file.ok()?.file_name().to_str()?.strip_suffix(".rs").map(str::to_owned)),
+        );
+    }
     names.sort();
     Ok(names)
 }

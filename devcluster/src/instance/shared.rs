@@ -7,6 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::volume;
 use crate::{
     deployment::{Deployment, Placement},
     edge::Backend,
@@ -30,6 +31,8 @@ pub struct Shared {
     pub consul_url: String,
     /// What each instance has in its environment besides.
     pub environment: Vec<(String, String)>,
+    /// The size of each volume, in bytes; `None` for no limit.
+    pub volume_size: Option<u64>,
     /// Which files and directories of the host each has besides, and where.
     pub files: Vec<(PathBuf, PathBuf)>,
     /// Whether an instance that ends by itself is started again.
@@ -41,12 +44,13 @@ impl Shared {
     pub(super) fn plan(&self, placement: &Placement<'_>, directory: &Path, app: PathBuf) -> Plan {
         let mut environment = self.deployment.environment(placement, &self.consul_url);
         environment.extend(self.environment.iter().cloned());
+        let volume = if self.volume_size.is_some() { volume::IMAGE } else { "volume" };
         // Where the Dockerfile and fly.toml have them.
         let mut files = vec![
             (self.litefs.clone(), "/usr/local/bin/litefs".into()),
             (self.litefs_yml.clone(), "/etc/litefs.yml".into()),
             (app, "/usr/local/bin/litefs-counter".into()),
-            (directory.join("volume"), "/var/lib/litefs".into()),
+            (directory.join(volume), "/var/lib/litefs".into()),
         ];
         files.extend(self.files.iter().cloned());
         Plan {

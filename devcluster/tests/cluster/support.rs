@@ -1,7 +1,7 @@
 //! A cluster to test, a visitor with a browser's memory, and waiting with a deadline.
 
 use std::{
-    env, fs,
+    env,
     hash::{BuildHasher as _, RandomState},
     path::{Path, PathBuf},
     process::Command,
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devcluster::{Cluster, Options, built_programs, instance::Instance, status::Role};
+use devcluster::{Cluster, Options, built_programs, instance::Instance, status::Role, variant::Variant};
 use reqwest::{Client, Response, StatusCode, header, redirect::Policy};
 
 /// Ten seconds of Consul's session, twice that until it is reaped, LiteFS's delays, and a slow machine.
@@ -43,37 +43,10 @@ pub fn times(short: usize, full: usize) -> usize {
 
 /// The application as its next version would be: the same, with one more migration.
 pub fn next_app() -> PathBuf {
-    let (repository, copy) = (repository(), repository().join("target/next-version"));
-    fs::create_dir_all(copy.join("migrations")).unwrap();
-    for shared in ["src", "static", "templates", "build.rs"] {
-        let link = copy.join(shared);
-        let _ = fs::remove_file(&link);
-        std::os::unix::fs::symlink(repository.join(shared), link).unwrap();
-    }
-    for file in fs::read_dir(repository.join("migrations")).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), copy.join("migrations").join(file.file_name())).unwrap();
-    }
     // Numbered below the others, as one from a branch that was merged late: each counts, not the newest alone.
-    let migration = copy.join("migrations/0000_next.sql");
-    fs::write(migration, "create table next_version (id integer primary key) strict;\n").unwrap();
-    // A copy, since Cargo takes out of it what this one package does not need.
-    fs::copy(repository.join("Cargo.lock"), copy.join("Cargo.lock")).unwrap();
-    // A name of its own, so that its program stands beside this version's; the library keeps its name.
-    let manifest = fs::read_to_string(repository.join("Cargo.toml")).unwrap();
-    let manifest = manifest
-        .replace(r#"name = "litefs-counter""#, r#"name = "litefs-counter-next""#)
-        .replace(r#"members = ["bench", "devcluster", "xtask"]"#, "members = []")
-        .replace("[lints]", "[lib]\nname = \"litefs_counter\"\n\n[lints]");
-    fs::write(copy.join("Cargo.toml"), manifest).unwrap();
-    let programs = built_programs();
-    let build = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--offline", "--target-dir"])
-        .arg(programs.join(".."))
-        .current_dir(&copy)
-        .status();
-    assert!(build.unwrap().success(), "the next version does not build");
-    programs.join("litefs-counter-next")
+    let migration = ("0000_next.sql", "create table next_version (id integer primary key) strict;\n");
+    let next = Variant { name: "next", migrations: &[migration], ..Variant::default() };
+    next.build(&repository()).unwrap()
 }
 
 /// Another application, which has nothing of this one but the instance module.

@@ -46,6 +46,15 @@ pub(super) enum Kind {
     Silent,
 }
 
+impl Dot {
+    /// A cross in its place.
+    pub(super) fn cross(&self) -> String {
+        let Self { x, y, radius, .. } = self;
+        let (left, right, top, bottom) = (x - radius, x + radius, y - radius, y + radius);
+        format!("M{left:.1} {top:.1}L{right:.1} {bottom:.1}M{left:.1} {bottom:.1}L{right:.1} {top:.1}")
+    }
+}
+
 /// A region's name.
 pub(super) struct Label {
     pub(super) x: f64,
@@ -104,7 +113,7 @@ fn scale(name: &'static str, size: f64, places: &[(&Place, Vec<Kind>)]) -> Scale
         let shown = &kinds[..kinds.len().min(MOST)];
         let mut at = x;
         for &kind in shown {
-            dots.push(Dot { x: at, y, radius, kind });
+            dots.push(Dot { x: tenth(at), y: tenth(y), radius: tenth(radius), kind });
             at += radius * 2.5;
         }
         boxes.push(Area { left: x - radius, right: at - radius * 1.5, top: y - radius, bottom: y + radius });
@@ -132,12 +141,17 @@ fn label(text: &str, size: f64, dots: Area, taken: &[Area]) -> Option<(Label, Ar
         ("middle", middle, middle - width / 2.0, dots.top - size * 0.8),
     ];
     places.into_iter().find_map(|(anchor, x, left, y)| {
-        let wanted =
-            Area { left, right: left + width, top: y - size * 0.55, bottom: y + size * 0.55 };
-        let fits = wanted.left > 0.0 && wanted.right < WIDTH && !taken.iter().any(|taken| wanted.meets(taken));
-        let label = Label { x, y: y + size * 0.35, anchor, text: text.to_owned() };
+        let wanted = Area { left, right: left + width, top: y - size * 0.55, bottom: y + size * 0.55 };
+        let fits =
+            wanted.left > 0.0 && wanted.right < WIDTH && !taken.iter().any(|taken| wanted.meets(taken));
+        let label = Label { x: tenth(x), y: tenth(y + size * 0.35), anchor, text: text.to_owned() };
         fits.then_some((label, wanted))
     })
+}
+
+/// What is drawn has no use for more.
+fn tenth(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
 }
 
 #[derive(Clone, Copy)]
@@ -166,14 +180,14 @@ fn project(latitude: f64, longitude: f64) -> (f64, f64) {
 
 /// Along the great circle. Where it crosses the map's edge it goes on at the other one.
 fn way(from: &Place, to: &Place) -> String {
-    let (a, b) = (direction(from), direction(to));
-    let angle = a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>().clamp(-1.0, 1.0).acos();
+    let (start, end) = (direction(from), direction(to));
+    let angle = start.iter().zip(end).map(|(a, b)| a * b).sum::<f64>().clamp(-1.0, 1.0).acos();
     let mut data = String::new();
     let mut last: Option<(f64, f64)> = None;
     for step in 0..=STEPS {
         let share = f64::from(step) / f64::from(STEPS);
-        let (wa, wb) = (((1.0 - share) * angle).sin(), (share * angle).sin());
-        let [x, y, z] = [0, 1, 2].map(|axis| wa * a[axis] + wb * b[axis]);
+        let (of_start, of_end) = (((1.0 - share) * angle).sin(), (share * angle).sin());
+        let [x, y, z] = [0, 1, 2].map(|axis| of_start * start[axis] + of_end * end[axis]);
         let at = project(z.atan2(x.hypot(y)).to_degrees(), y.atan2(x).to_degrees());
         if let Some(last) = last
             && (at.0 - last.0).abs() > WIDTH / 2.0
@@ -221,9 +235,8 @@ mod tests {
 
     fn is_inside(piece: &[(f64, f64)], (x, y): (f64, f64)) -> bool {
         let edges = piece.iter().zip(piece.iter().cycle().skip(1));
-        let crossed = edges.filter(|(a, b)| {
-            (a.1 > y) != (b.1 > y) && x < a.0 + (y - a.1) * (b.0 - a.0) / (b.1 - a.1)
-        });
+        let crossed =
+            edges.filter(|(a, b)| (a.1 > y) != (b.1 > y) && x < a.0 + (y - a.1) * (b.0 - a.0) / (b.1 - a.1));
         crossed.count() % 2 == 1
     }
 
@@ -233,14 +246,14 @@ mod tests {
         assert!(land.len() > 20);
         for place in PLACES {
             let (x, y) = project(place.latitude, place.longitude);
-            let around = (-6..=6).flat_map(|dx| (-6..=6).map(move |dy| (x + f64::from(dx), y + f64::from(dy))));
+            let around =
+                (-6..=6).flat_map(|dx| (-6..=6).map(move |dy| (x + f64::from(dx), y + f64::from(dy))));
             let on_land = around.filter(|at| land.iter().any(|piece| is_inside(piece, *at))).count();
             assert!(on_land > 30, "{}: {on_land} of 169 points are land", place.city);
         }
         // The Pacific and the Sahara, so that this can fail.
-        let is_land = |latitude, longitude| {
-            land.iter().any(|piece| is_inside(piece, project(latitude, longitude)))
-        };
+        let is_land =
+            |latitude, longitude| land.iter().any(|piece| is_inside(piece, project(latitude, longitude)));
         assert!(!is_land(0.0, -140.0) && is_land(20.0, 10.0));
     }
 

@@ -35,9 +35,9 @@ pub(super) fn line(values: &VecDeque<(Instant, Duration)>, since: Instant, top: 
     let now = since.elapsed().as_secs() / TOGETHER;
     let mut data = String::new();
     let mut last: Option<u64> = None;
-    let mut values = values.iter().map(|(at, lag)| {
-        (at.saturating_duration_since(since).as_secs() / TOGETHER, lag.as_secs_f64())
-    });
+    let mut values = values
+        .iter()
+        .map(|(at, lag)| (at.saturating_duration_since(since).as_secs() / TOGETHER, lag.as_secs_f64()));
     let mut next = values.next();
     while let Some((time, mut highest)) = next {
         next = values.next();
@@ -52,7 +52,12 @@ pub(super) fn line(values: &VecDeque<(Instant, Duration)>, since: Instant, top: 
         let age = usize::try_from((now - time) * TOGETHER).unwrap_or(WIDTH);
         let is_next = last.is_some_and(|last| time - last <= 1);
         let x = WIDTH.saturating_sub(age);
-        let _ = write!(data, "{}{x} {:.1}", if is_next { 'L' } else { 'M' }, HEIGHT * (1.0 - (highest / top).min(1.0)));
+        let _ = write!(
+            data,
+            "{}{x} {:.1}",
+            if is_next { 'L' } else { 'M' },
+            HEIGHT * (1.0 - (highest / top).min(1.0))
+        );
         last = Some(time);
     }
     data
@@ -61,7 +66,11 @@ pub(super) fn line(values: &VecDeque<(Instant, Duration)>, since: Instant, top: 
 /// A round number that is not smaller: 1, 2 or 5, and zeros.
 pub(super) fn top(highest: f64) -> f64 {
     let zeros = 10_f64.powf(highest.max(1.0).log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|digit| digit * zeros).find(|top| *top >= highest).unwrap_or(highest)
+    [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|digit| digit * zeros)
+        .find(|top| *top >= highest)
+        .unwrap_or(highest)
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! Asks all instances again and again, for everybody who looks at `GET /status`, and only while somebody does.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet, time};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{self, Instant},
+};
 
 use super::survey::{Answer, Survey};
 use crate::{
@@ -85,7 +85,7 @@ impl Rounds {
                 }
                 continue;
             }
-            let next = time::Instant::now() + PERIOD;
+            let next = Instant::now() + PERIOD;
             self.round().await;
             time::sleep_until(next).await;
             if looked.has_changed().is_err() {
@@ -157,9 +157,5 @@ async fn ask(observer: &Observer, vitals: impl Future<Output = Option<Vitals>>) 
     let begun = Instant::now();
     let (report, vitals) =
         tokio::join!(time::timeout(ANSWER, observer.report()), time::timeout(ANSWER, vitals));
-    Answer {
-        report: report.ok().and_then(Result::ok),
-        vitals: vitals.ok().flatten(),
-        took: begun.elapsed(),
-    }
+    Answer { report: report.ok().and_then(Result::ok), vitals: vitals.ok().flatten(), took: begun.elapsed() }
 }

@@ -90,7 +90,9 @@ impl Survey {
         self.sightings.retain(
             |_, sighting| !matches!(sighting.state, State::Left(since) if since.elapsed() > REMEMBERED),
         );
-        listed.iter().for_each(|listed| self.insert(listed.clone()));
+        for listed in listed {
+            self.insert(listed.clone());
+        }
     }
 
     pub(super) fn answered(&mut self, by: &InstanceId, answer: Answer) {

@@ -73,11 +73,8 @@ pub(super) fn summary(survey: &Survey) -> String {
         None if survey.is_settled() => "With no primary, reading works and writing resumes soon.".to_owned(),
         None => "Who is primary is not known yet.".to_owned(),
     };
-    let directory = if survey.directory_answers {
-        ""
-    } else {
-        " Private DNS does not answer: there may be others."
-    };
+    let directory =
+        if survey.directory_answers { "" } else { " Private DNS does not answer: there may be others." };
     format!("{instances} in {regions}. {writer}{directory}")
 }
 
@@ -145,7 +142,8 @@ impl LagPlot {
     /// Of each instance that follows another one, or did a moment ago.
     pub(super) fn draw_all(survey: &Survey) -> Vec<Self> {
         let followers = survey.sightings.iter().filter(|(_, sighting)| !sighting.lag.is_empty());
-        let highest = |sighting: &Sighting| sighting.lag.iter().map(|(_, lag)| *lag).max().unwrap_or_default();
+        let highest =
+            |sighting: &Sighting| sighting.lag.iter().map(|(_, lag)| *lag).max().unwrap_or_default();
         let all = followers.clone().map(|(_, sighting)| highest(sighting)).max().unwrap_or_default();
         let top = plot::top(all.as_secs_f64().max(2.0));
         followers

@@ -1,0 +1,278 @@
+//! Every fault, with what is promised for it.
+//!
+//! In none of them a confirmed click may be lost, or any be counted twice: that is not repeated here.
+
+use std::time::Duration;
+
+use devcluster::network::Fault as Cut;
+use rustix::process::Signal;
+
+use crate::{
+    fault::{Fault, Limit},
+    run::{Blow, Scene},
+    strikes::{
+        ELECTION, chance,
+        data::{self, VOLUME},
+        deploys::{self, Order},
+        network,
+        processes::{self, APPLICATION, LITEFS},
+    },
+};
+
+/// What a planned change of primary may take.
+const PLANNED: Duration = Duration::from_secs(2);
+
+/// The orders of a deploy that the short form takes: the primary first, and last.
+const SHORT_ORDERS: [Order; 2] = [[0, 1, 2, 3], [3, 2, 1, 0]];
+
+/// What is close to another fault, and left to the full form.
+const FULL_ONLY: [&str; 3] = ["stale_candidate", "candidates_apart_refused", "primary_cut_off_silent"];
+
+const LEASE: &str = "Consul's session: twice 10 s; lock delay and reconnect: 1 s each; 2 s";
+const OTHERS: &str = "the edge asks another instance";
+const OWN: &str = "every instance reads its own copy";
+
+/// The short form, which has two orders of a deploy and one run of chance, or the full one with all orders and many.
+#[must_use]
+pub fn all(is_full: bool) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    processes(&mut faults);
+    candidates(&mut faults);
+    network(&mut faults, is_full);
+    data(&mut faults);
+    faults.retain(|fault| is_full || !FULL_ONLY.contains(&fault.name.as_str()));
+    let orders = if is_full { deploys::orders() } else { SHORT_ORDERS.to_vec() };
+    faults.extend(orders.into_iter().map(deploy));
+    faults.extend((1..=if is_full { 20 } else { 1 }).map(|number| by_chance(number, is_full)));
+    faults
+}
+
+fn processes(faults: &mut Vec<Fault>) {
+    let killed = |name, fault: Fault| Fault {
+        name,
+        promise: "writes come back by themselves, and reads go on",
+        writes: promised(ELECTION, LEASE),
+        reads: expected(PLANNED, OTHERS),
+        reads_elsewhere: promised(PLANNED, OWN),
+        ..fault
+    };
+    let planned = |name, fault: Fault| Fault {
+        name,
+        promise: "nobody notices: no click and no page fails",
+        writes: promised(PLANNED, "the role is handed over, clicks are held meanwhile"),
+        reads: expected(PLANNED, OTHERS),
+        reads_elsewhere: expected(PLANNED, OWN),
+        unnoticed: true,
+        ..fault
+    };
+    faults.extend([
+        killed("sigkill_litefs".to_owned(), fault(|scene| Box::pin(processes::kill(scene, LITEFS)))),
+        killed(
+            "sigkill_application".to_owned(),
+            fault(|scene| Box::pin(processes::kill(scene, APPLICATION))),
+        ),
+        killed("sigkill_both".to_owned(), fault(|scene| Box::pin(processes::kill_both(scene)))),
+        Fault {
+            name: "sigstop_30_s".to_owned(),
+            promise: "a primary that stood still acknowledges nothing that the next one does not have",
+            writes: expected(seconds(30) + ELECTION, "as long as it stands still, and an election at most"),
+            reads: expected(seconds(20), "its visitors wait until they give up"),
+            reads_elsewhere: expected(PLANNED, OWN),
+            ..fault(|scene| Box::pin(processes::freeze(scene, seconds(30))))
+        },
+        planned("sigterm".to_owned(), fault(|scene| Box::pin(processes::restart(scene, Signal::TERM)))),
+        planned("sigint".to_owned(), fault(|scene| Box::pin(processes::restart(scene, Signal::INT)))),
+        planned("handover".to_owned(), fault(|scene| Box::pin(processes::hand_over(scene)))),
+        Fault {
+            name: "promote_unannounced".to_owned(),
+            promise: "LiteFS's own promotion loses nothing, though the old primary may crash",
+            writes: expected(ELECTION, "at best a moment, at worst as after a crash"),
+            reads: expected(PLANNED, OTHERS),
+            ..fault(|scene| Box::pin(processes::promote(scene)))
+        },
+    ]);
+}
+
+fn candidates(faults: &mut Vec<Fault>) {
+    let alone = "the primary goes on alone, and says so";
+    let both_gone = "none until one is back; then an election";
+    faults.extend([
+        Fault {
+            name: "other_candidate_away".to_owned(),
+            promise: alone,
+            writes: expected(seconds(5), "the time that a candidate has to confirm"),
+            ..fault(|scene| Box::pin(processes::miss_the_other_candidate(scene)))
+        },
+        Fault {
+            name: "both_candidates_down".to_owned(),
+            promise: "the one that comes back has every confirmed click",
+            writes: expected(ELECTION, both_gone),
+            reads: expected(seconds(10), "those near the candidates go to the next region"),
+            ..fault(|scene| Box::pin(processes::kill_candidates(scene)))
+        },
+        Fault {
+            name: "dead_unconfirmed".to_owned(),
+            promise: "nobody waits for a transaction that went with the primary: it is in nobody's cookie",
+            confirm: "strict",
+            writes: expected(seconds(4) + ELECTION, "nothing is acknowledged alone; then an election"),
+            no_waiting: true,
+            ..fault(|scene| Box::pin(processes::kill_unconfirmed(scene)))
+        },
+        Fault {
+            name: "stale_candidate".to_owned(),
+            promise: "only clicks that were acknowledged alone can be lost, when none but a stale candidate is left",
+            writes: expected(ELECTION, both_gone),
+            reads: expected(seconds(10), "those near the candidates go to the next region"),
+            ..fault(|scene| Box::pin(processes::bring_back_a_stale_one(scene)))
+        },
+        Fault {
+            name: "stale_candidate_strict".to_owned(),
+            promise: "with strict, no acknowledged click is lost even then",
+            confirm: "strict",
+            writes: expected(ELECTION + seconds(5), "nothing is acknowledged alone; then an election"),
+            reads: expected(seconds(10), "those near the candidates go to the next region"),
+            ..fault(|scene| Box::pin(processes::bring_back_a_stale_one(scene)))
+        },
+    ]);
+}
+
+fn network(faults: &mut Vec<Fault>, is_full: bool) {
+    let cut_off = |cut| match cut {
+        Cut::Refused => seconds(30),
+        // It is noticed by TCP's keep-alive, after two and a half minutes.
+        Cut::Silent => seconds(180),
+    };
+    for (kind, cut) in [("refused", Cut::Refused), ("silent", Cut::Silent)] {
+        faults.extend([
+            Fault {
+                name: format!("primary_without_consul_{kind}"),
+                promise: "of two primaries only the one that holds the lease acknowledges",
+                writes: expected(seconds(35) + ELECTION, "the cut, and an election at most"),
+                ..fault(move |scene| Box::pin(network::cut_from_consul(scene, cut)))
+            },
+            Fault {
+                name: format!("candidates_apart_{kind}"),
+                promise: "the primary goes on alone, and says so",
+                writes: expected(seconds(5), "the time that a candidate has to confirm"),
+                reads: expected(seconds(12), "every instance reads its own copy"),
+                ..fault(move |scene| Box::pin(network::cut_between_candidates(scene, cut, seconds(12))))
+            },
+            Fault {
+                name: format!("primary_cut_off_{kind}"),
+                promise: "a primary that nobody reaches acknowledges nothing",
+                writes: expected(
+                    cut_off(cut) + ELECTION,
+                    "the cut, or until the others notice it; then an election",
+                ),
+                reads: expected(seconds(12), "the edge tries the one that is cut off, and then another"),
+                ..fault(move |scene| Box::pin(network::cut_off(scene, cut, cut_off(cut))))
+            },
+        ]);
+    }
+    // Three times as long as Consul keeps a session that is not renewed, or just longer.
+    let away = if is_full { seconds(60) } else { seconds(25) };
+    faults.push(Fault {
+        name: "consul_down".to_owned(),
+        promise: "reads go on, writes come back with Consul",
+        writes: expected(away + ELECTION, "while Consul is away, and an election at most"),
+        ..fault(move |scene| Box::pin(network::stop_consul(scene, away)))
+    });
+}
+
+fn data(faults: &mut Vec<Fault>) {
+    faults.extend([
+        Fault {
+            name: "future_cookie".to_owned(),
+            promise: "a click replaces the cookie, and the visitor reads on",
+            writes: expected(PLANNED, "clicks go by no cookie"),
+            reads: expected(seconds(12), "LiteFS's proxy waits 5 s for the cookie's TXID, then answers 504"),
+            reads_elsewhere: expected(seconds(12), "the same"),
+            ..fault(|scene| Box::pin(data::set_future_cookies(scene)))
+        },
+        Fault {
+            name: "long_read".to_owned(),
+            promise: "one who reads for long on the other candidate costs its confirmation, not a click",
+            writes: expected(seconds(5), "the time that a candidate has to confirm"),
+            reads: expected(seconds(12), "every instance reads its own copy"),
+            ..fault(|scene| Box::pin(data::read_long(scene, seconds(10))))
+        },
+        Fault {
+            name: "disk_full".to_owned(),
+            promise: "a primary without room acknowledges nothing, and goes on once it has some",
+            writes: expected(
+                data::FULL + ELECTION,
+                "as long as the disk is full, and an election if LiteFS ends of it",
+            ),
+            volume_size: Some(VOLUME),
+            ..fault(|scene| Box::pin(data::fill_disk(scene)))
+        },
+    ]);
+}
+
+fn deploy(order: Order) -> Fault {
+    let [a, b, c, d] = order.map(|place| ["sjc1", "sjc2", "ams1", "syd1"][place]);
+    Fault {
+        name: format!("deploy_{a}_{b}_{c}_{d}"),
+        promise: "a new version with a migration is deployed, and nobody notices",
+        writes: promised(PLANNED, "the role is handed over, clicks are held meanwhile"),
+        reads: expected(PLANNED, OTHERS),
+        reads_elsewhere: expected(PLANNED, OTHERS),
+        unnoticed: true,
+        next_version: true,
+        ..fault(move |scene| Box::pin(deploys::roll(scene, order)))
+    }
+}
+
+fn by_chance(number: usize, is_full: bool) -> Fault {
+    let faults = if is_full { 6 } else { 2 };
+    Fault {
+        name: format!("chance_{number}"),
+        promise: "whatever comes together, no confirmed click is lost and none counted twice",
+        writes: expected(ELECTION * 2, "as after a crash, once or again"),
+        reads: expected(seconds(20), "as in the faults that it is made of"),
+        reads_elsewhere: expected(seconds(20), "the same"),
+        ..fault(move |scene| Box::pin(chance::strike(scene, faults)))
+    }
+}
+
+/// The rest of a fault, which differs where it is told above.
+fn fault(strike: impl for<'a> Fn(&'a Scene) -> Blow<'a> + Send + Sync + 'static) -> Fault {
+    Fault {
+        name: String::new(),
+        promise: "",
+        confirm: "available",
+        writes: expected(PLANNED, ""),
+        reads: expected(PLANNED, OTHERS),
+        reads_elsewhere: expected(PLANNED, OWN),
+        unnoticed: false,
+        no_waiting: false,
+        next_version: false,
+        volume_size: None,
+        strike: Box::new(strike),
+    }
+}
+
+fn promised(at_most: Duration, why: &'static str) -> Limit {
+    Limit { at_most, why, is_promised: true }
+}
+
+fn expected(at_most: Duration, why: &'static str) -> Limit {
+    Limit { at_most, why, is_promised: false }
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_says_what_it_promises_and_why_it_pauses() {
+        for fault in all(true) {
+            let texts = [fault.promise, fault.writes.why, fault.reads.why, fault.reads_elsewhere.why];
+            assert!(texts.iter().all(|text| !text.is_empty()), "{}: {texts:?}", fault.name);
+        }
+    }
+}

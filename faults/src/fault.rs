@@ -1,0 +1,108 @@
+//! A fault: what happens, what is promised for it, and whether that was kept.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::{
+    check::{Pauses, Verdict},
+    run::{Application, Extent, Outcome, Strike, checkout, is_near, run},
+    strikes::deploys,
+};
+
+/// Something that fails, and what is promised for it.
+pub struct Fault {
+    /// Its name, in words joined by `_`.
+    pub name: String,
+    /// What is promised, in one sentence.
+    pub promise: &'static str,
+    /// `CONFIRM_WRITES` of the application.
+    pub confirm: &'static str,
+    /// The longest time without an acknowledgement.
+    pub writes: Limit,
+    /// The longest time that somebody who only looks waits for a page, entering where the candidates are.
+    pub reads: Limit,
+    /// The same for all others.
+    pub reads_elsewhere: Limit,
+    /// Whether not one click or page may fail.
+    pub unnoticed: bool,
+    /// Whether LiteFS's proxy must let nobody wait for a transaction in vain.
+    pub no_waiting: bool,
+    /// Whether a next version is deployed, which takes time to build.
+    pub next_version: bool,
+    /// What each instance's volume holds, in bytes.
+    pub volume_size: Option<u64>,
+    /// Brings it about, and ends it.
+    pub strike: Strike,
+}
+
+/// How long something may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// At most that long.
+    pub at_most: Duration,
+    /// Where the time comes from.
+    pub why: &'static str,
+    /// Whether more is a failure of the application, or only told.
+    pub is_promised: bool,
+}
+
+/// Tries a fault on this checkout's application.
+pub async fn try_out(fault: &Fault, extent: Extent) -> Result<Outcome> {
+    if fault.next_version {
+        build()?;
+    }
+    let application = Application {
+        program: None,
+        environment: vec![("CONFIRM_WRITES".to_owned(), fault.confirm.to_owned())],
+        volume_size: fault.volume_size,
+    };
+    run(&fault.strike, application, extent).await
+}
+
+/// Builds what faults need besides this checkout's application.
+pub fn build() -> Result<()> {
+    deploys::NEXT.build(checkout()).map(|_| ())
+}
+
+/// What is wrong with this outcome, for this fault; empty where it is as promised.
+#[must_use]
+pub fn broken_promises(fault: &Fault, verdict: &Verdict) -> Vec<String> {
+    let mut broken = verdict.violations();
+    if fault.confirm == "strict" && verdict.alone > 0 {
+        broken.push(format!("{} clicks acknowledged alone though that is forbidden", verdict.alone));
+    }
+    if fault.unnoticed {
+        let failed_reads: usize = verdict.failed_reads.values().sum();
+        if verdict.failed_first_tries + failed_reads > 0 {
+            broken.push(format!(
+                "clicks failed at first: {:?}, and pages: {:?}",
+                verdict.first_failures, verdict.failed_reads
+            ));
+        }
+    }
+    if fault.no_waiting && verdict.waits_in_vain() > 0 {
+        broken.push(format!("visitors waited {} times for a transaction in vain", verdict.waits_in_vain()));
+    }
+    let (near, elsewhere) = near_and_elsewhere(&verdict.read_pauses);
+    for (what, pause, limit) in [
+        ("writes", verdict.write_pause.time, fault.writes),
+        ("reads near the candidates", near, fault.reads),
+        ("reads elsewhere", elsewhere, fault.reads_elsewhere),
+    ] {
+        if limit.is_promised && pause > limit.at_most {
+            let (pause, at_most) = (pause.as_secs_f64(), limit.at_most.as_secs_f64());
+            broken.push(format!("{what} paused for {pause:.1} s instead of {at_most:.1} s at most"));
+        }
+    }
+    broken
+}
+
+/// The longest pause of visitors who enter where the candidates are, and of all others.
+pub(crate) fn near_and_elsewhere(pauses: &Pauses) -> (Duration, Duration) {
+    let longest = |near| {
+        let meant = pauses.iter().filter(|(region, _)| is_near(region) == near);
+        meant.map(|(_, pause)| pause.time).max().unwrap_or_default()
+    };
+    (longest(true), longest(false))
+}

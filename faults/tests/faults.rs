@@ -1,0 +1,68 @@
+//! Every fault of the catalogue's short form, on a cluster of its own. Needs root.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use faults::{
+    catalogue,
+    fault::{broken_promises, try_out},
+    report,
+    run::Extent,
+};
+
+/// A test for each name.
+macro_rules! tests {
+    ($($name:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                keeps_its_promises(stringify!($name)).await;
+            }
+        )*
+
+        #[test]
+        fn every_fault_has_its_test() {
+            let mut names = vec![$(stringify!($name)),*];
+            let faults = catalogue::all(false);
+            let mut expected: Vec<&str> = faults.iter().map(|fault| fault.name.as_str()).collect();
+            names.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(names, expected);
+        }
+    };
+}
+
+tests! {
+    sigkill_litefs
+    sigkill_application
+    sigkill_both
+    sigstop_30_s
+    sigterm
+    sigint
+    handover
+    promote_unannounced
+    other_candidate_away
+    both_candidates_down
+    dead_unconfirmed
+    stale_candidate_strict
+    primary_without_consul_refused
+    primary_without_consul_silent
+    candidates_apart_silent
+    primary_cut_off_refused
+    consul_down
+    future_cookie
+    long_read
+    disk_full
+    deploy_sjc1_sjc2_ams1_syd1
+    deploy_syd1_ams1_sjc2_sjc1
+    chance_1
+}
+
+async fn keeps_its_promises(name: &str) {
+    let fault = catalogue::all(false).into_iter().find(|fault| fault.name == name).unwrap();
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    println!("seed {seed}");
+    let outcome = try_out(&fault, Extent::short(seed)).await.unwrap();
+    println!("{}\n{}", report::head(), report::line(&fault, &outcome.verdict));
+    let broken = broken_promises(&fault, &outcome.verdict);
+    assert!(broken.is_empty(), "{broken:#?}\n{:#?}\n{}", outcome.verdict, outcome.logs);
+}
