@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, f64::consts::PI, fmt::Write as _};
 
 use super::survey::{State, Survey};
-use crate::instance::{Place, Region, Role};
+use crate::instance::{Place, Region};
 
 /// The map's size, in units of its own.
 pub(super) const WIDTH: f64 = 1000.0;
@@ -91,11 +91,8 @@ impl Map {
 
 fn ways(survey: &Survey) -> Vec<String> {
     let Some((primary, from)) = survey.primary() else { return Vec::new() };
-    let follows = |role: &Role| matches!(role, Role::Replica { primary: of } if of == primary);
     let mut to: Vec<&Region> = survey
-        .sightings
-        .values()
-        .filter(|sighting| sighting.report.as_ref().is_some_and(|report| follows(&report.role)))
+        .followers_of(primary)
         .map(|sighting| &sighting.region)
         .filter(|region| **region != from.region)
         .collect();

@@ -121,6 +121,14 @@ impl Survey {
         self.sightings.iter().find(|(_, sighting)| sighting.writes())
     }
 
+    /// Those that say so.
+    pub(super) fn followers_of(&self, primary: &InstanceId) -> impl Iterator<Item = &Sighting> {
+        self.sightings.values().filter(move |sighting| {
+            let role = sighting.report.as_ref().map(|report| &report.role);
+            matches!(role, Some(Role::Replica { primary: of }) if of == primary)
+        })
+    }
+
     pub(super) fn regions(&self) -> BTreeSet<&Region> {
         self.sightings.values().map(|sighting| &sighting.region).collect()
     }

@@ -68,7 +68,13 @@ pub(super) fn summary(survey: &Survey) -> String {
             format!("{id} is standalone: it reads and writes.")
         }
         Some((id, sighting)) => {
-            format!("{id} in {} is primary and writes; the others follow it.", city(&sighting.region))
+            let follows = survey.followers_of(id).count();
+            let verb = if follows == 1 { "follows" } else { "follow" };
+            format!(
+                "{id} in {} is primary, {} {verb} it.",
+                city(&sighting.region),
+                plural(follows, "replica")
+            )
         }
         None if survey.is_settled() => "With no primary, reading works and writing resumes soon.".to_owned(),
         None => "Who is primary is not known yet.".to_owned(),
@@ -101,7 +107,7 @@ fn row(id: &InstanceId, sighting: &Sighting) -> Row {
         lag: or_nothing(report.and_then(|report| report.lag).map(seconds)),
         answer: match sighting.state {
             State::Answers(took) => milliseconds(took),
-            other => state(&other).to_owned(),
+            other => in_short(&other).to_owned(),
         },
         version: or_nothing(vitals.map(|vitals| vitals.version.chars().take(20).collect())),
         uptime: or_nothing(vitals.map(|vitals| coarse(vitals.uptime_seconds))),
@@ -126,6 +132,18 @@ pub(super) fn state(state: &State) -> &'static str {
         State::ApplicationSilent => "has no answering application",
         State::Silent => "does not answer",
         State::Left(_) => "has left",
+    }
+}
+
+/// For a narrow column.
+fn in_short(state: &State) -> &'static str {
+    match state {
+        State::Asked => "asked",
+        State::Answers(_) => "answers",
+        State::LiteFsSilent => "LiteFS silent",
+        State::ApplicationSilent => "app silent",
+        State::Silent => "no answer",
+        State::Left(_) => "left",
     }
 }
 
