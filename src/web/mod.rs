@@ -75,13 +75,14 @@ impl App {
                 Route::Replay(replay) => return Ok(Some(replay.clone())),
                 Route::Nowhere(reason @ Nowhere::TooManyHops) => return Err(reason.clone().into()),
                 Route::Nowhere(reason) => reason.clone().into(),
-                Route::Here if self.counter.is_failing().is_some() => Error::NotCounted,
                 Route::Here => Error::Starting,
             };
             tokio::select! {
                 () = self.counter.is_writing(), if route == Route::Here => return Ok(None),
                 Ok(()) = role.changed() => {}
-                () = &mut patience => return Err(unsettled),
+                () = &mut patience => {
+                    return Err(if self.counter.is_failing().is_some() { Error::NotCounted } else { unsettled });
+                }
             }
         }
     }
