@@ -3,7 +3,7 @@
 //! Clicks that arrive while a transaction is being committed and confirmed go together into the next one: on LiteFS a
 //! transaction costs milliseconds, a row in it microseconds. A lone click does not wait for company.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use sqlx::{
     Connection, SqliteConnection,
@@ -16,7 +16,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, batch, key::Key, key::Keys};
+use super::{
+    ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, batch, key::Key, key::Keys, rate::Rate,
+};
 use crate::instance::{
     Confirmation, Confirmer, HandOverError, Instance, InstanceId, Observed, Policy, Position, Role, Txid,
 };
@@ -64,6 +66,8 @@ pub(super) struct Writer {
     pub(super) confirmed: watch::Sender<Option<Txid>>,
     /// Counts commits.
     pub(super) committed: watch::Sender<u64>,
+    /// Told of each acknowledged click.
+    pub(super) rate: Arc<Rate>,
     /// No more clicks are taken; those in the queue are committed.
     pub(super) closing: CancellationToken,
 }
@@ -267,8 +271,10 @@ impl Writer {
                 if let Some(txid) = txid {
                     self.confirmed.send_replace(Some(txid));
                 }
+                let counted = results.iter().filter(|result| result.is_ok()).count();
+                self.rate.add(counted);
                 if confirmation == Confirmation::Alone {
-                    held.alone += results.iter().filter(|result| result.is_ok()).count() as u64;
+                    held.alone += counted as u64;
                     held.say(Said::Alone);
                 } else {
                     held.say(Said::Nothing);
