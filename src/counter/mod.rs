@@ -6,6 +6,7 @@
 //!
 //! - here: [`Counter`], what the rest of the application sees
 //! - `writer`: migrations, then clicks; their confirmation; handing the role over
+//! - `announce`: what the writer says in the log
 //! - `batch`: one transaction for all clicks that wait
 //! - `key`: each click is counted once, however often it is sent
 //! - `reader`: the count, and whether its schema is new enough
@@ -13,6 +14,7 @@
 //! - `rate`: clicks per second
 //! - `shared`: one query for all who ask at the same time
 
+mod announce;
 mod batch;
 mod key;
 mod live;

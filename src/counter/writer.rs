@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, batch, key::Key, key::Keys, rate::Rate,
+    ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, announce, batch, key::Key, key::Keys,
+    rate::Rate,
 };
 use crate::instance::{
     Confirmation, Confirmer, HandOverError, Instance, InstanceId, Observed, Policy, Position, Role, Txid,
@@ -106,17 +107,7 @@ struct Held {
     confirmer: Confirmer,
     /// Where the database was after the last commit.
     at: Option<Position>,
-    /// What was last said of the clicks that are not acknowledged, or not by others.
-    said: Said,
-    /// Clicks that were acknowledged alone since this instance became primary.
-    alone: u64,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Said {
-    Nothing,
-    Alone,
-    Refused(String),
+    announced: announce::Clicks,
 }
 
 impl Writer {
@@ -148,7 +139,7 @@ impl Writer {
 
     /// Comes back with `Continue` once this instance may write, with `Break` once it is told to close.
     async fn wait_for_lease(&mut self) -> ControlFlow<()> {
-        let mut announced = Announced::default();
+        let mut announced = announce::Roles::default();
         while !self.closing.is_cancelled() {
             match &*self.role.borrow_and_update() {
                 Ok(Role::Standalone | Role::Primary) => return ControlFlow::Continue(()),
@@ -194,7 +185,7 @@ impl Writer {
         let mut connection = connection?;
         let keys = Keys::load(self.settings.keep, &mut connection).await?;
         let at = self.position().await.ok().flatten();
-        let mut held = Held { connection, keys, confirmer, at, said: Said::Nothing, alone: 0 };
+        let mut held = Held { connection, keys, confirmer, at, announced: announce::Clicks::default() };
         self.writing.send_replace(Writing::Yes);
         let end = self.write(&mut held).await;
         self.writing.send_replace(Writing::No);
@@ -254,7 +245,7 @@ impl Writer {
             batch.drain(..).for_each(|click| click.tell(Err(error.clone())));
         };
         if let Err(reason) = self.is_ready(held).await {
-            held.say(Said::Refused(reason));
+            held.announced.refused(&reason);
             tell_all(batch, &ClickError::NotReady);
             return Ok(());
         }
@@ -274,10 +265,9 @@ impl Writer {
                 let counted = results.iter().filter(|result| result.is_ok()).count();
                 self.rate.add(counted);
                 if confirmation == Confirmation::Alone {
-                    held.alone += counted as u64;
-                    held.say(Said::Alone);
+                    held.announced.alone(counted);
                 } else {
-                    held.say(Said::Nothing);
+                    held.announced.confirmed();
                 }
                 let version = txid.map_or(*self.committed.borrow(), |txid| txid.0);
                 for (click, result) in batch.drain(..).zip(results) {
@@ -286,7 +276,7 @@ impl Writer {
                 }
             }
             Err(reason) => {
-                held.say(Said::Refused(reason));
+                held.announced.refused(&reason);
                 tell_all(batch, &ClickError::Unknown);
             }
         }
@@ -358,53 +348,6 @@ impl Writer {
     fn queue_is_refused(&mut self) {
         while let Ok(click) = self.queue.try_recv() {
             click.tell(Err(ClickError::NotWriting));
-        }
-    }
-}
-
-impl Held {
-    /// A state that lasts is one line when it begins, and one when it ends.
-    fn say(&mut self, now: Said) {
-        if self.said == now {
-            return;
-        }
-        match &now {
-            Said::Nothing => info!(alone = self.alone, "Another candidate confirms clicks again."),
-            Said::Alone => {
-                warn!(
-                    "No other candidate is up: clicks are acknowledged alone. They are lost if this volume is, or if a \
-                     candidate without them becomes primary."
-                );
-            }
-            Said::Refused(reason) => warn!(reason, "Clicks are not acknowledged."),
-        }
-        self.said = now;
-    }
-}
-
-/// What the log has said since this instance was last primary. While a primary is dead and its lease has not run out,
-/// LiteFS names it, and then nobody, once a second: that is one event, and one line.
-#[derive(Default)]
-struct Announced {
-    primary: Option<InstanceId>,
-    nobody: bool,
-}
-
-impl Announced {
-    fn replica_of(&mut self, primary: &InstanceId, this: &Instance) {
-        if self.primary.as_ref() != Some(primary) {
-            *self = Self { primary: Some(primary.clone()), nobody: false };
-            let (id, region) = (this.id(), this.region());
-            info!(
-                "Instance ({id}) in {region} is not primary (the primary instance is {primary}). Skipping migrations."
-            );
-        }
-    }
-
-    fn no_primary(&mut self) {
-        if !self.nobody {
-            self.nobody = true;
-            info!("No primary is known. Reading works, writing resumes with one.");
         }
     }
 }
