@@ -148,7 +148,7 @@ function receive(event, isReset) {
 function lost() {
   source.close();
   const since = new Date().toLocaleTimeString();
-  say("lost", `Connection lost: this number is of ${since}. Looking for another instance.`);
+  say("lost", `Connection lost at ${since}, reconnecting`);
   const pause = Math.min(250 * 2 ** attempts++, 4000) * (0.5 + Math.random() / 2);
   clearTimeout(reopening);
   reopening = setTimeout(open, pause);
@@ -172,6 +172,8 @@ function say(kind, text) {
   stream.textContent = text;
 }
 
+// A stream may outlive the network for minutes, and say nothing.
+addEventListener("offline", lost);
 addEventListener("online", open);
 addEventListener("pageshow", (event) => event.persisted && open());
 addEventListener("pagehide", () => source?.close());
