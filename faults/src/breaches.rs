@@ -63,8 +63,9 @@ const EDITS: [Edit<'static>; 4] = [
     },
     Edit {
         file: "src/web/cookie.rs",
-        old: "if !is_read && app.instance.is_replicated() {",
-        new: r#"if !is_read && std::env::var("UNPROTECTED").as_deref() != Ok("cookie") {"#,
+        old: "let is_meant = !is_read && instance.is_replicated();",
+        new: r#"let is_meant =
+            !is_read && instance.is_replicated() && std::env::var("UNPROTECTED").as_deref() != Ok("cookie");"#,
     },
     // The role is given away at once, while the writer writes.
     Edit {

@@ -14,11 +14,13 @@ use devcluster::{
     status::{InstanceStatus, Role},
 };
 
+use tokio::time::Instant;
+
 use crate::{
     check::{Verdict, check},
-    history::{History, Node},
+    history::{Acknowledgement, Confirmation, History, Node},
     load::{Load, REGIONS},
-    visitor::count_on,
+    visitor::{Visitor, count_on},
     wait::eventually,
 };
 
@@ -73,6 +75,8 @@ pub struct Scene {
     pub cluster: Cluster,
     /// The visitors.
     pub load: Load,
+    /// The count before their first click.
+    pub base: i64,
     /// The instance that was primary.
     pub primary: Arc<Instance>,
     /// The other candidate.
@@ -93,13 +97,13 @@ pub struct Outcome {
 pub async fn run(strike: &Strike, application: Application, extent: Extent) -> Result<Outcome> {
     let scene = set(application, extent.seed).await?;
     let struck = strike_amid_clicks(strike, &scene, extent.clicks).await;
-    let Scene { cluster, load, .. } = scene;
+    let Scene { cluster, load, base, .. } = scene;
     let finished = load.finish().await;
     let nodes = settle(&cluster).await;
     let logs = logs(&cluster);
     let judge = || -> Result<Verdict> {
         let (struck, (clicks, reads), nodes) = (struck?, finished?, nodes?);
-        Ok(check(&History { base: 0, struck, clicks, reads, nodes }))
+        Ok(check(&History { base, struck, clicks, reads, nodes }))
     };
     match judge() {
         Ok(verdict) => Ok(Outcome { verdict, logs }),
@@ -129,8 +133,28 @@ async fn set(application: Application, seed: u64) -> Result<Scene> {
         .iter()
         .find(|instance| is_near(instance.region()) && instance.id() != primary.id());
     let heir = heir.context("there is no other candidate")?.clone();
+    let base = confirmed(&cluster).await?;
     let load = Load::start(&cluster)?;
-    Ok(Scene { cluster, load, primary, heir, chance: Mutex::new(fastrand::Rng::with_seed(seed)) })
+    Ok(Scene { cluster, load, base, primary, heir, chance: Mutex::new(fastrand::Rng::with_seed(seed)) })
+}
+
+/// Waits until the primary has found the other candidate, which it looks for once a second; until then it acknowledges
+/// alone. Returns the count.
+async fn confirmed(cluster: &Cluster) -> Result<i64> {
+    let visitor = Visitor::new(cluster, REGIONS[0], Instant::now())?;
+    let mut clicks = 0;
+    eventually("the other candidate confirms clicks", WHOLE, async || {
+        clicks += 1;
+        match visitor.click(&format!("first-{clicks}")).await {
+            Ok(Acknowledgement { count: Some(count), confirmation, .. })
+                if confirmation != Confirmation::Alone =>
+            {
+                Ok(count)
+            }
+            other => bail!("{other:?}"),
+        }
+    })
+    .await
 }
 
 /// Returns when it struck.

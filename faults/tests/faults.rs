@@ -1,4 +1,4 @@
-//! Every fault of the catalogue's short form, on a cluster of its own. Needs root.
+//! The faults of the catalogue's short form, each on a cluster of its own. Needs root.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,6 +8,9 @@ use faults::{
     report,
     run::Extent,
 };
+
+/// Left to `cargo xtask faults`: each takes long, and is close to another one.
+const LEFT_OUT: [&str; 2] = ["sigkill_both", "primary_without_consul_refused"];
 
 /// A test for each name.
 macro_rules! tests {
@@ -21,7 +24,7 @@ macro_rules! tests {
 
         #[test]
         fn every_fault_has_its_test() {
-            let mut names = vec![$(stringify!($name)),*];
+            let mut names = [&LEFT_OUT[..], &[$(stringify!($name)),*]].concat();
             let faults = catalogue::all(false);
             let mut expected: Vec<&str> = faults.iter().map(|fault| fault.name.as_str()).collect();
             names.sort_unstable();
@@ -34,7 +37,6 @@ macro_rules! tests {
 tests! {
     sigkill_litefs
     sigkill_application
-    sigkill_both
     sigstop_30_s
     sigterm
     sigint
@@ -44,7 +46,6 @@ tests! {
     both_candidates_down
     dead_unconfirmed
     stale_candidate_strict
-    primary_without_consul_refused
     primary_without_consul_silent
     candidates_apart_silent
     primary_cut_off_refused

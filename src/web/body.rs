@@ -6,10 +6,8 @@
 use std::time::Duration;
 
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody as _},
     extract::Request,
-    middleware::Next,
-    response::Response,
 };
 use http_body_util::BodyExt as _;
 use tokio::time;
@@ -24,12 +22,20 @@ const LARGEST_REFUSED: usize = 1_000_000;
 /// How long a body may be on its way.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A layer around everything that may refuse a request.
-pub(super) async fn read_whole(request: Request, next: Next) -> Result<Response, Error> {
+/// The same request, with a body that is here.
+pub(super) async fn read_whole(request: Request) -> Result<Request, Error> {
+    if request.body().is_end_stream() {
+        return Ok(request);
+    }
     let (head, mut body) = request.into_parts();
     let read = time::timeout(PATIENCE, read(&mut body));
     let body = read.await.unwrap_or(Err(Error::Truncated))?;
-    Ok(next.run(Request::from_parts(head, body.into())).await)
+    Ok(Request::from_parts(head, body.into()))
+}
+
+/// What [`read_whole`] has read.
+pub(super) async fn bytes(body: Body) -> Result<Bytes, Error> {
+    axum::body::to_bytes(body, LARGEST).await.map_err(|_| Error::Truncated)
 }
 
 async fn read(body: &mut Body) -> Result<Bytes, Error> {

@@ -4,9 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    body::Bytes,
-    extract::State,
-    http::{HeaderMap, HeaderName, header},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, header, request::Parts},
     response::{IntoResponse, Redirect, Response},
 };
 use percent_encoding::percent_decode;
@@ -14,7 +13,7 @@ use serde_json::json;
 use tokio::time::{self, Instant};
 
 use super::{
-    App, PATIENCE,
+    App, PATIENCE, body,
     error::{self, Error, Refused},
 };
 use crate::{
@@ -42,11 +41,9 @@ enum Settled {
 }
 
 /// `POST /`
-pub(super) async fn count(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    form: Bytes,
-) -> Result<Response, Refused> {
+pub(super) async fn count(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refused> {
+    let (Parts { headers, .. }, body) = request.into_parts();
+    let form = body::bytes(body).await?;
     let click = Click::read(&headers, &form)?;
     match settle(&app, &click, &headers).await {
         Ok(Settled::Counted(counted)) if wants_json(&headers) => {

@@ -5,29 +5,32 @@
 //! get `504` for up to five minutes. A browser keeps the last cookie of a name, and the application's comes after the
 //! proxy's.
 
-use std::sync::Arc;
-
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{Method, header},
-    middleware::Next,
     response::Response,
 };
 
-use super::App;
-use crate::instance::Txid;
+use crate::instance::{Instance, Txid};
 
-/// A layer around everything: the proxy sets its cookie on errors as well.
-pub(super) async fn set_confirmed(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    // As LiteFS's proxy takes it: everything else is a write.
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let known = Txid::from_cookies(request.headers());
-    let mut response = next.run(request).await;
-    if !is_read && app.instance.is_replicated() {
-        // Where nothing is confirmed yet, a new primary say, the visitor keeps what they had.
-        let seen = app.counter.confirmed().or(known);
-        let cookie = seen.map_or_else(Txid::remove_cookie, Txid::set_cookie);
+/// A request whose answer gets the cookie, from LiteFS's proxy at least: errors as well.
+pub(super) struct Write {
+    /// What the visitor has seen so far.
+    seen: Option<Txid>,
+}
+
+impl Write {
+    /// `None` for one that only reads, and where no proxy of LiteFS is.
+    pub(super) fn of(request: &Request, instance: &Instance) -> Option<Self> {
+        // As LiteFS's proxy takes it: everything else is a write.
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_meant = !is_read && instance.is_replicated();
+        is_meant.then(|| Self { seen: Txid::from_cookies(request.headers()) })
+    }
+
+    /// Where nothing is confirmed yet, a new primary say, the visitor keeps what they had.
+    pub(super) fn set_confirmed(self, confirmed: Option<Txid>, response: &mut Response) {
+        let cookie = confirmed.or(self.seen).map_or_else(Txid::remove_cookie, Txid::set_cookie);
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
-    response
 }

@@ -25,8 +25,9 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, header},
-    middleware::{Next, from_fn, from_fn_with_state, map_response},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -49,6 +50,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct App {
     counter: Arc<Counter>,
     instance: Instance,
+    /// Requests whose answer is not made yet.
+    under_way: TaskTracker,
     /// The application was told to stop: what lasts has to end.
     stop: CancellationToken,
 }
@@ -65,13 +68,14 @@ impl App {
                 Route::Replay(replay) => return Ok(Some(replay.clone())),
                 Route::Nowhere(reason @ Nowhere::TooManyHops) => return Err(reason.clone().into()),
                 Route::Nowhere(reason) => reason.clone().into(),
-                Route::Here if self.counter.is_failing().is_some() => Error::NotCounted,
                 Route::Here => Error::Starting,
             };
             tokio::select! {
                 () = self.counter.is_writing(), if route == Route::Here => return Ok(None),
                 Ok(()) = role.changed() => {}
-                () = &mut patience => return Err(unsettled),
+                () = &mut patience => {
+                    return Err(if self.counter.is_failing().is_some() { Error::NotCounted } else { unsettled });
+                }
             }
         }
     }
@@ -86,7 +90,7 @@ pub fn router(
     under_way: TaskTracker,
     stop: CancellationToken,
 ) -> Router {
-    let app = Arc::new(App { counter, instance, stop });
+    let app = Arc::new(App { counter, instance, under_way, stop });
     Router::new()
         .route("/", get(page::show).post(click::count))
         .route("/events", get(events::stream))
@@ -96,24 +100,38 @@ pub fn router(
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         // Forms of other sites; what sends neither Origin nor Sec-Fetch-Site, curl say, is not a browser that could be misused.
         .layer(CsrfLayer::new().with_rejection_response(|_| Error::CrossOrigin.into_response()))
-        .layer(from_fn(body::read_whole))
-        .layer(from_fn_with_state(app.clone(), cookie::set_confirmed))
-        .layer(map_response(headers))
-        .layer(from_fn(move |request, next: Next| under_way.track_future(next.run(request))))
+        .layer(from_fn_with_state(app.clone(), around))
         .with_state(app)
+}
+
+/// Around every request, refused ones included.
+async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let _under_way = app.under_way.token();
+    let write = cookie::Write::of(&request, &app.instance);
+    let mut response = match body::read_whole(request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    if let Some(write) = write {
+        write.set_confirmed(app.counter.confirmed(), &mut response);
+    }
+    set_headers(&mut response);
+    response
 }
 
 /// What only the private network reaches.
 pub fn private_router(counter: Arc<Counter>, instance: Instance) -> Router {
+    let (under_way, stop) = (TaskTracker::new(), CancellationToken::new());
+    let app = Arc::new(App { counter, instance, under_way, stop });
     Router::new()
         .route("/healthcheck", get(health::check))
         .route("/handover", post(handover::hand_over))
-        .layer(map_response(headers))
-        .with_state(Arc::new(App { counter, instance, stop: CancellationToken::new() }))
+        .layer(from_fn_with_state(app.clone(), around))
+        .with_state(app)
 }
 
 /// On every answer.
-async fn headers(mut response: Response) -> Response {
+fn set_headers(response: &mut Response) {
     const ALWAYS: [(HeaderName, HeaderValue); 3] = [
         (
             header::CONTENT_SECURITY_POLICY,
@@ -130,5 +148,4 @@ async fn headers(mut response: Response) -> Response {
     headers.extend(ALWAYS);
     // Pages come from many nodes and change with every click: nobody may keep one. Only files say otherwise.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
 }

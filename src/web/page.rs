@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::{
-    extract::State,
-    http::HeaderMap,
+    extract::{Request, State},
     response::{Html, IntoResponse, Response},
 };
 
@@ -34,7 +33,8 @@ struct Page<'a> {
 }
 
 /// `GET /`
-pub(super) async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Error> {
+pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Result<Response, Error> {
+    let headers = request.into_parts().0.headers;
     let count = match app.counter.current().await {
         // This binary is newer than the schema, or the first sync is still to come.
         Err(ReadError::Behind) => match app.primary_for(&headers, Instant::now() + PATIENCE).await {

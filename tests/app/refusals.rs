@@ -133,3 +133,25 @@ async fn a_click_from_a_page_of_another_site() {
     }
     assert_eq!(app.count().await, 3);
 }
+
+#[tokio::test]
+async fn a_damaged_database_is_a_state_and_no_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    std::fs::write(folder.path().join("data/sqlite.db"), "This is no database.".repeat(1_000)).unwrap();
+    let app = App::start_in(folder, &[]).await;
+
+    let answer = app.click("increment").await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let text = answer.text().await.unwrap();
+    assert!(text.contains("could not be written") && text.contains("Send this click again"), "{text}");
+    let page = app.page().await;
+    assert_eq!(page.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(page.text().await.unwrap().contains("It was logged"));
+    let health = app.client.get(format!("{}/healthcheck", app.url)).send().await.unwrap();
+    assert_eq!(health.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let reason = health.text().await.unwrap();
+    assert!(reason.contains("file is not a database"), "{reason}");
+    // Still there, to be stopped in order.
+    app.stop().await;
+}

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use devcluster::{instance::Instance, network::Fault as Cut, status::LITEFS_PORT};
 use rustix::process::Signal;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::NEVER;
 use crate::{
+    history::Failure,
+    load::REGIONS,
     run::{Scene, primary},
+    visitor::Visitor,
     wait::eventually,
 };
 
@@ -117,9 +120,13 @@ pub async fn kill_unreplicated(scene: &Scene, clicks: usize) -> Result<()> {
 /// The primary dies while the other candidate misses a transaction that is not acknowledged, as visitors know.
 pub async fn kill_unconfirmed(scene: &Scene) -> Result<()> {
     cut_and_kill(scene, async {
-        // Longer than the application waits for a confirmation: the answers are to arrive.
-        sleep(Duration::from_secs(4)).await;
-        Ok(())
+        // One more click, after theirs: once it has its answer they have theirs, and with them their cookies.
+        let visitor = Visitor::new(&scene.cluster, REGIONS[0], Instant::now())?;
+        eventually("a click is refused", NEVER, async || match visitor.click("refused").await {
+            Err(Failure { status: Some(503), .. }) => Ok(()),
+            other => bail!("{other:?}"),
+        })
+        .await
     })
     .await
 }
