@@ -148,7 +148,7 @@ function receive(event, isReset) {
 function lost() {
   source.close();
   const since = new Date().toLocaleTimeString();
-  say("lost", `Connection lost at ${since}, reconnecting`);
+  say("lost", `Connection lost at ${since}`);
   const pause = Math.min(250 * 2 ** attempts++, 4000) * (0.5 + Math.random() / 2);
   clearTimeout(reopening);
   reopening = setTimeout(open, pause);
@@ -159,12 +159,16 @@ function live(instance, region, is, primary) {
   document.querySelector("#region").textContent = region;
   say("live", "Live");
   role.dataset.role = is;
-  role.textContent = {
-    standalone: "Standalone: this instance writes",
-    primary: "This instance is primary",
-    replica: `The primary is ${primary}`,
-    "no primary": "No primary at this moment: reading works, writing resumes soon",
-  }[is] ?? "LiteFS does not answer here: this page may be old";
+  role.replaceChildren(...({
+    standalone: ["Standalone: this instance writes"],
+    primary: ["This instance is ", strong("primary")],
+    replica: ["The primary is ", strong(primary)],
+    "no primary": ["No primary at this moment: reading works, writing resumes soon"],
+  }[is] ?? ["LiteFS does not answer here: this page may be old"]));
+}
+
+function strong(text) {
+  return Object.assign(document.createElement("b"), { textContent: text });
 }
 
 function say(kind, text) {

@@ -169,6 +169,28 @@ impl Browser {
         Ok(())
     }
 
+    /// A window of this size in CSS pixels, each of which is `scale` pixels of the screen. Narrow ones are phones.
+    pub async fn resize(&self, width: u32, height: u32, scale: u32) -> Result<()> {
+        let mobile = width < 500;
+        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": scale, "mobile": mobile});
+        self.cdp("Emulation.setDeviceMetricsOverride", metrics).await?;
+        Ok(())
+    }
+
+    /// All layout shifts since the page was opened, those after a click included: how much, and what moved.
+    pub async fn shifts(&self) -> Result<Vec<String>> {
+        // Two frames later what was changed before has been drawn.
+        let script = "const seen = [];
+            const text = ({ node, previousRect: { x, y }, currentRect: now }) =>
+                `${(node?.outerHTML ?? node?.data ?? 'what is gone').slice(0, 100)} from ${x},${y} to ${now.x},${now.y}`;
+            const keep = (shift) => seen.push(`${shift.value}: ${shift.sources.map(text).join('; ')}`);
+            new PerformanceObserver((list) => list.getEntries().forEach(keep))
+                .observe({ type: 'layout-shift', buffered: true });
+            const frame = (then) => requestAnimationFrame(() => setTimeout(then));
+            frame(() => frame(() => done(seen)));";
+        Ok(serde_json::from_value(self.run_async(script).await?)?)
+    }
+
     /// What the window shows, as PNG.
     pub async fn picture(&self) -> Result<Vec<u8>> {
         Ok(self.driver.screenshot_as_png().await?)

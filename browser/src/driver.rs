@@ -47,10 +47,12 @@ impl Driver {
 }
 
 async fn port(output: &mut Lines<BufReader<ChildStdout>>) -> Result<u16> {
+    let mut said = Vec::new();
     while let Some(line) = output.next_line().await? {
         if let Some((_, port)) = line.split_once("started successfully on port ") {
             return port.trim_end_matches('.').parse().with_context(|| line.clone());
         }
+        said.push(line);
     }
-    anyhow::bail!("chromedriver is missing, or has ended: run `cargo xtask setup`")
+    anyhow::bail!("chromedriver is missing (run `cargo xtask setup`), or has ended: {said:?}")
 }

@@ -14,7 +14,6 @@ use browser::{
     wait::SOON,
 };
 use devcluster::{Cluster, Options};
-use serde_json::json;
 
 /// A window: its name, width and height in CSS pixels, and how many of the screen's make one of them.
 const WINDOWS: &[(&str, u32, u32, u32)] = &[
@@ -68,11 +67,8 @@ impl Album {
 
 async fn take(browser: &Browser, scheme: Scheme, window: (u32, u32, u32)) -> Result<Vec<u8>> {
     let (width, height, scale) = window;
-    let metrics = json!({
-        "width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 500,
-    });
     browser.prefer(scheme).await?;
-    browser.cdp("Emulation.setDeviceMetricsOverride", metrics).await?;
+    browser.resize(width, height, scale).await?;
     browser.run("window.scrollTo(0, 0);").await?;
     browser.picture().await
 }

@@ -10,8 +10,6 @@ use browser::{
     wait::SOON,
 };
 
-const NONE: [&str; 0] = [];
-
 /// Bytes over the wire of a first visit. Here nothing is compressed; a release sends less.
 const FIRST_VISIT: f64 = 30_000.0;
 
@@ -36,7 +34,7 @@ async fn nothing_moves_by_itself() {
     let browser = Browser::start().await.unwrap();
     for (_, page) in pages::ALL.iter().filter(|(_, page)| matches!(page, Page::At(_))) {
         pages::visit(&browser, &site, *page).await.unwrap();
-        assert_eq!(shifts(&browser).await, NONE, "{page:?}");
+        assert_eq!(browser.shifts().await.unwrap(), [""; 0], "{page:?}");
     }
 
     // Nor when the number grows by a digit, or the story is told.
@@ -46,21 +44,8 @@ async fn nothing_moves_by_itself() {
     browser.settles_at(1000).await.unwrap();
     browser.click(INCREMENT).await.unwrap();
     browser.tells("#story", "Your click: written at").await.unwrap();
-    assert_eq!(shifts(&browser).await, NONE);
+    assert_eq!(browser.shifts().await.unwrap(), [""; 0]);
     browser.finish_after(&["404 (Not Found)"]).await.unwrap();
-}
-
-/// All layout shifts since the page was opened, those after a click included: how much, and what moved.
-async fn shifts(browser: &Browser) -> Vec<String> {
-    // Two frames later what was changed before has been drawn.
-    let script = "const seen = [];
-        const text = ({ node, previousRect: from, currentRect: to }) => (node?.outerHTML ?? node?.parentNode?.outerHTML ?? 'something').slice(0, 100) + JSON.stringify([from, to]);
-        const keep = (shift) => seen.push(`${shift.value}: ${shift.sources.map(text).join(', ')}`);
-        new PerformanceObserver((list) => list.getEntries().forEach(keep))
-            .observe({ type: 'layout-shift', buffered: true });
-        const frame = (then) => requestAnimationFrame(() => setTimeout(then));
-        frame(() => frame(() => done(seen)));";
-    serde_json::from_value(browser.run_async(script).await.unwrap()).unwrap()
 }
 
 #[tokio::test]

@@ -70,7 +70,11 @@ async fn a_page_goes_on_when_the_instance_that_serves_it_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_click_while_there_is_no_primary_is_kept_and_counted_once() {
     let cluster = Cluster::start(Options::default()).await.unwrap();
-    let sydney = visitor(&cluster, "syd").await;
+    let sydney = Browser::start().await.unwrap();
+    // A phone, where sentences need more than a line.
+    sydney.resize(360, 740, 2).await.unwrap();
+    sydney.open(&cluster.entry("syd").unwrap()).await.unwrap();
+    sydney.is_live().await.unwrap();
     sydney.click(INCREMENT).await.unwrap();
     sydney.settles_at(1).await.unwrap();
 
@@ -92,5 +96,7 @@ async fn a_click_while_there_is_no_primary_is_kept_and_counted_once() {
     sydney.settles_at(3).await.unwrap();
     sydney.tells("#story", "Your click: written at sjc-2").await.unwrap();
     sydney.tells("#role", "The primary is sjc-2").await.unwrap();
+    // All this was told, and nothing has moved for it.
+    assert_eq!(sydney.shifts().await.unwrap(), [""; 0]);
     sydney.finish_after(FAULTS).await.unwrap();
 }
