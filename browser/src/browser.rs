@@ -30,6 +30,9 @@ const FLAGS: &[&str] = &[
     "--remote-debugging-pipe",
 ];
 
+/// How long somebody waits who clicks again.
+const IMPATIENCE: Duration = Duration::from_millis(400);
+
 /// A browser. Each one has to end with [`Browser::finish`], so that no complaint of Chromium is missed.
 pub struct Browser {
     driver: WebDriver,
@@ -103,10 +106,13 @@ impl Browser {
         Ok(self.driver.find(By::Css(selector)).await?.click().await?)
     }
 
-    /// Twice, as people do who take a button for an icon.
-    pub async fn double_click(&self, selector: &str) -> Result<()> {
+    /// Clicks twice, as people do who think that nothing has happened.
+    pub async fn click_twice(&self, selector: &str) -> Result<()> {
         let element = self.driver.find(By::Css(selector)).await?;
-        Ok(self.driver.action_chain().double_click_element(&element).perform().await?)
+        let hand =
+            self.driver.action_chain_with_delay(None, Some(IMPATIENCE)).move_to_element_center(&element);
+        // The way to almost the same place is the pause between the two.
+        Ok(hand.click().move_by_offset(1, 1).click().perform().await?)
     }
 
     /// What the body of a function returns that runs in the page.

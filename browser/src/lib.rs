@@ -5,7 +5,7 @@
 //! - [`pages`]: all pages there are
 //! - [`axe`]: the rules of accessibility
 //! - [`site`]: the application alone, as a process
-//! - [`relay`]: a network before it that loses answers
+//! - [`relay`]: a network before it that holds answers back
 //! - [`wait`]: conditions with a deadline
 //!
 //! `tests/pages` needs Chromium, `tests/regions` a cluster as well; `src/bin/screenshots.rs` takes the pictures.

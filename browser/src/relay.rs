@@ -1,14 +1,22 @@
-//! A piece of network between a browser and its site, which can lose answers and break connections.
+//! A piece of network between a browser and its site, which can hold answers back and break connections.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
 };
+
+use crate::wait::{SOON, eventually};
 
 /// Bytes that are taken from one side at a time.
 const PIECE: usize = 16 * 1024;
@@ -18,13 +26,14 @@ pub struct Relay {
     /// Where the browser finds the site: `http://127.0.0.1:PORT`.
     pub url: String,
     network: watch::Sender<Network>,
+    clicks: Arc<AtomicUsize>,
     _serving: JoinSet<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Network {
     Whole,
-    LosesAnswers,
+    HoldsAnswers,
     Broken,
 }
 
@@ -36,32 +45,48 @@ impl Relay {
         let url = format!("http://{}", listener.local_addr()?);
         let (network, seen) = watch::channel(Network::Whole);
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, site, seen));
-        Ok(Self { url, network, _serving: serving })
+        let clicks = Arc::new(AtomicUsize::new(0));
+        serving.spawn(serve(listener, site, seen, clicks.clone()));
+        Ok(Self { url, network, clicks, _serving: serving })
     }
 
-    /// What the site sends is lost, without a word to either side.
-    pub fn lose_answers(&self) {
-        self.network.send_replace(Network::LosesAnswers);
+    /// What the site sends stays here, without a word to either side.
+    pub fn hold_answers(&self) {
+        self.network.send_replace(Network::HoldsAnswers);
     }
 
-    /// All connections break, and new ones as well.
+    /// All connections break, and new ones as well. What was held is lost.
     pub fn break_off(&self) {
         self.network.send_replace(Network::Broken);
     }
 
-    /// New connections are as they should be.
+    /// All is as it should be; what was held goes on.
     pub fn mend(&self) {
         self.network.send_replace(Network::Whole);
     }
+
+    /// How many forms have come by.
+    pub async fn has_seen_clicks(&self, expected: usize) -> Result<()> {
+        eventually(&format!("{expected} forms have come by"), SOON, async || {
+            let clicks = self.clicks.load(Ordering::Relaxed);
+            ensure!(clicks == expected, "{clicks}");
+            Ok(())
+        })
+        .await
+    }
 }
 
-async fn serve(listener: TcpListener, site: SocketAddr, network: watch::Receiver<Network>) {
+async fn serve(
+    listener: TcpListener,
+    site: SocketAddr,
+    network: watch::Receiver<Network>,
+    clicks: Arc<AtomicUsize>,
+) {
     let mut connections = JoinSet::new();
     while let Ok((visitor, _)) = listener.accept().await {
-        let network = network.clone();
+        let (network, clicks) = (network.clone(), clicks.clone());
         // Whatever ends a connection ends it for both sides.
-        connections.spawn(async move { connect(visitor, site, network).await.is_ok() });
+        connections.spawn(async move { connect(visitor, site, network, &clicks).await.is_ok() });
     }
 }
 
@@ -69,6 +94,7 @@ async fn connect(
     mut visitor: TcpStream,
     site: SocketAddr,
     mut network: watch::Receiver<Network>,
+    clicks: &AtomicUsize,
 ) -> Result<()> {
     let mut site = TcpStream::connect(site).await?;
     let (mut request, mut answer) = (vec![0; PIECE], vec![0; PIECE]);
@@ -80,12 +106,15 @@ async fn connect(
         tokio::select! {
             read = visitor.read(&mut request) => match read? {
                 0 => return Ok(()),
-                length => site.write_all(&request[..length]).await?,
+                length => {
+                    // A browser sends a request's head at once.
+                    clicks.fetch_add(request.starts_with(b"POST ").into(), Ordering::Relaxed);
+                    site.write_all(&request[..length]).await?;
+                }
             },
-            read = site.read(&mut answer) => match read? {
+            read = site.read(&mut answer), if now == Network::Whole => match read? {
                 0 => return Ok(()),
-                length if now == Network::Whole => visitor.write_all(&answer[..length]).await?,
-                _ => {}
+                length => visitor.write_all(&answer[..length]).await?,
             },
             changed = network.changed() => changed?,
         }

@@ -42,7 +42,7 @@ async fn a_click_whose_answer_is_lost_is_counted_once() {
     browser.open(&relay.url).await.unwrap();
     browser.is_live().await.unwrap();
 
-    relay.lose_answers();
+    relay.hold_answers();
     browser.click(INCREMENT).await.unwrap();
     eventually("the click is counted, and nobody tells", SOON, async || {
         let count = site.count().await?;

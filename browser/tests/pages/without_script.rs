@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use browser::{
-    Browser, Site,
+    Browser, Relay, Site,
     counter::{DECREMENT, INCREMENT},
 };
 
@@ -39,11 +39,17 @@ async fn going_back_and_clicking_again_is_a_new_click() {
 #[tokio::test]
 async fn a_form_that_is_sent_twice_is_one_click() {
     let site = Site::start().await.unwrap();
+    let relay = Relay::start(&site.url).await.unwrap();
     let browser = Browser::start_without_script().await.unwrap();
-    browser.open(&site.url).await.unwrap();
-    // Enough for the second half of a double click to meet the same page.
-    browser.slow_down(Duration::from_millis(500)).await.unwrap();
-    browser.double_click(INCREMENT).await.unwrap();
+    browser.open(&relay.url).await.unwrap();
+    // So the second click meets the same page.
+    relay.hold_answers();
+    let both_sent = async {
+        relay.has_seen_clicks(2).await.unwrap();
+        relay.mend();
+    };
+    let (clicked, ()) = tokio::join!(browser.click_twice(INCREMENT), both_sent);
+    clicked.unwrap();
     browser.settles_at(1).await.unwrap();
     assert_eq!(site.count().await.unwrap(), 1);
     browser.finish().await.unwrap();
