@@ -147,8 +147,8 @@ function receive(event, isReset) {
 // The browser tries again by itself after some errors, and gives up after others: this page does not.
 function lost() {
   source.close();
-  const since = new Date().toLocaleTimeString();
-  say("lost", `Connection lost at ${since}`);
+  // Of the first time: the number has been the same since.
+  if (attempts === 0) say("lost", `Connection lost at ${new Date().toLocaleTimeString()}`);
   const pause = Math.min(250 * 2 ** attempts++, 4000) * (0.5 + Math.random() / 2);
   clearTimeout(reopening);
   reopening = setTimeout(open, pause);

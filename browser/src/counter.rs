@@ -1,8 +1,11 @@
 //! The counter's page, looked at and clicked as a visitor does.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
-use crate::{Browser, wait::SOON};
+use crate::{
+    Browser,
+    wait::{SOON, eventually},
+};
 
 /// The button that counts up.
 pub const INCREMENT: &str = "button[value=increment]";
@@ -38,6 +41,24 @@ impl Browser {
     /// Waits until the page is live: until its script runs, and its stream has brought something.
     pub async fn is_live(&self) -> Result<()> {
         self.tells("#stream", "Live").await
+    }
+
+    /// Counts up by one, by a click that another candidate confirms. Shortly after a cluster's start the primary still
+    /// acknowledges alone: such a click is taken back.
+    pub async fn click_confirmed(&self) -> Result<()> {
+        let count = self.count().await?;
+        eventually("a click is confirmed", SOON, async || {
+            self.click(INCREMENT).await?;
+            self.settles_at(count + 1).await?;
+            let story = self.text("#story").await?;
+            if story.contains("confirmed by") {
+                return Ok(());
+            }
+            self.click(DECREMENT).await?;
+            self.settles_at(count).await?;
+            Err(anyhow!("{story}"))
+        })
+        .await
     }
 
     /// Clicks so fast that nothing comes between.

@@ -14,6 +14,7 @@ use browser::{
     wait::SOON,
 };
 use devcluster::{Cluster, Options};
+use serde_json::json;
 
 /// A window: its name, width and height in CSS pixels, and how many of the screen's make one of them.
 const WINDOWS: &[(&str, u32, u32, u32)] = &[
@@ -70,6 +71,8 @@ async fn take(browser: &Browser, scheme: Scheme, window: (u32, u32, u32)) -> Res
     browser.prefer(scheme).await?;
     browser.resize(width, height, scale).await?;
     browser.run("window.scrollTo(0, 0);").await?;
+    // Away from the buttons, which would show that it hovers over them.
+    browser.cdp("Input.dispatchMouseEvent", json!({"type": "mouseMoved", "x": 0, "y": 0})).await?;
     browser.picture().await
 }
 
@@ -82,7 +85,7 @@ async fn numbers(album: &mut Album) -> Result<()> {
         ("the-longest", i64::MIN),
     ] {
         let site = Site::start_at(count).await?;
-        let browser = Browser::start().await?;
+        let browser = Browser::start().await?.handing_errors_on();
         browser.open(&site.url).await?;
         browser.is_live().await?;
         album.add(name, &browser).await?;
@@ -98,7 +101,7 @@ async fn numbers(album: &mut Album) -> Result<()> {
 
 async fn clicks(album: &mut Album) -> Result<()> {
     let site = Site::start_at(1234).await?;
-    let browser = Browser::start().await?;
+    let browser = Browser::start().await?.handing_errors_on();
     browser.open(&site.url).await?;
     browser.is_live().await?;
 
@@ -120,7 +123,7 @@ async fn clicks(album: &mut Album) -> Result<()> {
 
 async fn every_page(album: &mut Album) -> Result<()> {
     let site = Site::start_with(pages::FLAGS).await?;
-    let browser = Browser::start().await?;
+    let browser = Browser::start().await?.handing_errors_on();
     for (name, page) in pages::ALL {
         // In more states above.
         if *page != Page::At("/") {
@@ -130,7 +133,7 @@ async fn every_page(album: &mut Album) -> Result<()> {
     }
     browser.finish_after(&["404 (Not Found)", "503 (Service Unavailable)"]).await?;
 
-    let browser = Browser::start_without_script().await?;
+    let browser = Browser::start_without_script().await?.handing_errors_on();
     browser.open(&site.url).await?;
     album.add("without-script", &browser).await?;
     browser.finish().await
@@ -142,13 +145,11 @@ async fn regions(album: &mut Album, readme: &Path) -> Result<()> {
     let set = cluster.instance("sjc-1")?.run(&["sqlite3", "/litefs/sqlite.db", update]).await?;
     ensure!(set.status.success(), "the count cannot be set: {}", String::from_utf8_lossy(&set.stderr));
 
-    let browser = Browser::start().await?;
+    let browser = Browser::start().await?.handing_errors_on();
     browser.open(&cluster.entry("syd")?).await?;
     browser.settles_at(1233).await?;
     browser.is_live().await?;
-    browser.click(INCREMENT).await?;
-    browser.settles_at(1234).await?;
-    browser.tells("#story", "confirmed by").await?;
+    browser.click_confirmed().await?;
     album.add("replica", &browser).await?;
     for scheme in Scheme::ALL {
         let file = readme.join(format!("page-{}.png", scheme.name()));

@@ -23,11 +23,10 @@ async fn visitor(cluster: &Cluster, region: &str) -> Browser {
 async fn two_browsers_in_two_regions_see_each_others_clicks_and_no_number_that_comes_back() {
     let cluster = Cluster::start(Options { wan: true, ..Options::default() }).await.unwrap();
     let (sydney, amsterdam) = (visitor(&cluster, "syd").await, visitor(&cluster, "ams").await);
-    for (clicks, one, other) in [(1, &sydney, &amsterdam), (2, &amsterdam, &sydney)] {
-        one.click(INCREMENT).await.unwrap();
-        other.settles_at(clicks).await.unwrap();
-        one.settles_at(clicks).await.unwrap();
-        one.tells("#story", "in sjc, confirmed by sjc-2").await.unwrap();
+    for (count, one, other) in [(1, &sydney, &amsterdam), (2, &amsterdam, &sydney)] {
+        one.click_confirmed().await.unwrap();
+        one.tells("#story", "Your click: written at sjc-1 in sjc, confirmed by sjc-2").await.unwrap();
+        other.settles_at(count).await.unwrap();
     }
 
     for browser in [&sydney, &amsterdam] {
