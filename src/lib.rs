@@ -106,12 +106,14 @@ impl Server {
         let Self { counter, mut writer, instance, public, private } = self;
         tracing::info!("Server listening at http://{}", public.local_addr()?);
         let (under_way, close) = (TaskTracker::new(), CancellationToken::new());
-        let pages = web::router(counter.clone(), instance.clone(), under_way.clone(), stop.clone());
+        let port =
+            private.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
+        let (pages, for_instances) =
+            web::routers(counter.clone(), instance.clone(), port, under_way.clone(), stop.clone());
         let pages = axum::serve(public, pages).with_graceful_shutdown(close.clone().cancelled_owned());
         let private = async {
             let Some(listener) = private else { return Ok(()) };
-            let router = web::private_router(counter.clone(), instance.clone());
-            axum::serve(listener, router).with_graceful_shutdown(close.clone().cancelled_owned()).await
+            axum::serve(listener, for_instances).with_graceful_shutdown(close.clone().cancelled_owned()).await
         };
         let serving = async { tokio::try_join!(pages.into_future(), private) };
         let stopping = async {

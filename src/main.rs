@@ -7,16 +7,11 @@ use litefs_counter::{
     config::{Command, Config},
     handover,
 };
-use mimalloc::MiMalloc;
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-
-/// Measured: docs/decisions/013-allocator.md.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// A thread that waits for a file of a LiteFS that hangs would otherwise keep the process from ending.
 const LEFT_BEHIND: Duration = Duration::from_millis(100);

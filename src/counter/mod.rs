@@ -10,11 +10,13 @@
 //! - `key`: each click is counted once, however often it is sent
 //! - `reader`: the count, and whether its schema is new enough
 //! - `live`: the count whenever it changes
+//! - `rate`: clicks per second
 //! - `shared`: one query for all who ask at the same time
 
 mod batch;
 mod key;
 mod live;
+mod rate;
 mod reader;
 mod shared;
 mod writer;
@@ -36,11 +38,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::instance::{Confirmation, HandOverError, Instance, InstanceId, Policy, Txid};
 use live::Live;
+use rate::Rate;
 use reader::Reader;
 use writer::{Click, Writer, Writing};
 
 pub use key::{InvalidKey, Keep, Key};
 pub use live::Snapshot;
+pub use rate::SECONDS as RATE_SECONDS;
 pub use reader::ReadError;
 
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
@@ -63,6 +67,7 @@ pub struct Counter {
     confirmed: watch::Receiver<Option<Txid>>,
     reader: Arc<Reader>,
     live: Live,
+    rate: Arc<Rate>,
     closing: CancellationToken,
 }
 
@@ -156,6 +161,7 @@ impl Counter {
         let closing = CancellationToken::new();
         let reader = Arc::new(Reader::new(&settings.database));
         let live = Live::new(reader.clone(), instance.clone(), is_committed);
+        let rate = Arc::new(Rate::new());
         let writer = Writer {
             settings,
             role: instance.watch(),
@@ -165,10 +171,19 @@ impl Counter {
             writing,
             confirmed,
             committed,
+            rate: rate.clone(),
             closing: closing.clone(),
         };
-        let counter =
-            Self { clicks, hand_overs, writing: is_writing, confirmed: is_confirmed, reader, live, closing };
+        let counter = Self {
+            clicks,
+            hand_overs,
+            writing: is_writing,
+            confirmed: is_confirmed,
+            reader,
+            live,
+            rate,
+            closing,
+        };
         (counter, tokio::spawn(writer.run()))
     }
 
@@ -182,6 +197,12 @@ impl Counter {
     #[must_use]
     pub fn live(&self) -> watch::Receiver<Option<Snapshot>> {
         self.live.listen()
+    }
+
+    /// The clicks that this process has acknowledged in each of the last [`RATE_SECONDS`] seconds, the newest last.
+    #[must_use]
+    pub fn clicks_per_second(&self) -> Vec<u32> {
+        self.rate.per_second()
     }
 
     /// Waits until this instance takes clicks: it is primary, and has migrated.

@@ -3,7 +3,7 @@
 //! Clicks that arrive while a transaction is being committed and confirmed go together into the next one: on LiteFS a
 //! transaction costs milliseconds, a row in it microseconds. A lone click does not wait for company.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use sqlx::{
     Connection, SqliteConnection,
@@ -11,13 +11,14 @@ use sqlx::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task,
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, batch, key::Key, key::Keys};
+use super::{
+    ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, batch, key::Key, key::Keys, rate::Rate,
+};
 use crate::instance::{
     Confirmation, Confirmer, HandOverError, Instance, InstanceId, Observed, Policy, Position, Role, Txid,
 };
@@ -65,32 +66,26 @@ pub(super) struct Writer {
     pub(super) confirmed: watch::Sender<Option<Txid>>,
     /// Counts commits.
     pub(super) committed: watch::Sender<u64>,
+    /// Told of each acknowledged click.
+    pub(super) rate: Arc<Rate>,
     /// No more clicks are taken; those in the queue are committed.
     pub(super) closing: CancellationToken,
 }
 
-/// How many clicks come together at this time.
+/// How many click at this time.
 #[derive(Clone, Copy)]
 struct Pace {
-    /// Clicks in the last batch, and in the one before it.
-    last: usize,
-    before: usize,
+    /// Those who have just been answered, and those who came meanwhile.
+    around: usize,
     /// How long the last batch took, and when it was answered.
     took: Duration,
     ended: Instant,
 }
 
 impl Pace {
-    fn after(self, clicks: usize, begun: Instant) -> Self {
-        let ended = Instant::now();
-        Self { last: clicks, before: self.last, took: ended - begun, ended }
-    }
-
-    /// How many to wait for. While one batch is committed, those of the one before come back. Who clicks alone has nobody
-    /// to wait for.
+    /// How many to wait for. Who clicks alone has nobody to wait for.
     fn expected(self) -> usize {
-        let together = self.last.max(self.before) > 1 && self.ended.elapsed() < self.took;
-        if together { self.last + self.before } else { 1 }
+        if self.ended.elapsed() < self.took { self.around.min(BATCH) } else { 1 }
     }
 }
 
@@ -219,7 +214,7 @@ impl Writer {
 
     async fn write(&mut self, held: &mut Held) -> Result<End, sqlx::Error> {
         let mut batch = Vec::with_capacity(BATCH);
-        let mut pace = Pace { last: 0, before: 0, took: Duration::ZERO, ended: Instant::now() };
+        let mut pace = Pace { around: 1, took: Duration::ZERO, ended: Instant::now() };
         while self.instance.writes() {
             tokio::select! {
                 biased;
@@ -233,7 +228,8 @@ impl Writer {
                     self.gather(&mut batch, pace).await;
                     let (clicks, begun) = (batch.len(), Instant::now());
                     self.count(held, &mut batch).await?;
-                    pace = pace.after(clicks, begun);
+                    let ended = Instant::now();
+                    pace = Pace { around: clicks + self.queue.len(), took: ended - begun, ended };
                 }
             }
         }
@@ -244,13 +240,11 @@ impl Writer {
     /// of their own, and all others would wait for two. A lone click is not waited with: there was nobody before it.
     async fn gather(&mut self, batch: &mut Vec<Click>, pace: Pace) {
         let (expected, until) = (pace.expected(), Instant::now() + pace.took / GATHER);
-        while batch.len() < expected && Instant::now() < until {
-            while batch.len() < BATCH
-                && let Ok(click) = self.queue.try_recv()
-            {
-                batch.push(click);
+        while batch.len() < expected {
+            let more = self.queue.recv_many(batch, BATCH - batch.len());
+            if time::timeout_at(until, more).await.unwrap_or(0) == 0 {
+                return;
             }
-            task::yield_now().await;
         }
     }
 
@@ -277,8 +271,10 @@ impl Writer {
                 if let Some(txid) = txid {
                     self.confirmed.send_replace(Some(txid));
                 }
+                let counted = results.iter().filter(|result| result.is_ok()).count();
+                self.rate.add(counted);
                 if confirmation == Confirmation::Alone {
-                    held.alone += results.iter().filter(|result| result.is_ok()).count() as u64;
+                    held.alone += counted as u64;
                     held.say(Said::Alone);
                 } else {
                     held.say(Said::Nothing);

@@ -132,6 +132,13 @@ impl Api {
         Ok(State { is_candidate: store.candidate, position })
     }
 
+    /// How old the primary's last word is on the node, by `/metrics`; zero on the primary itself.
+    pub(super) async fn lag(&self) -> Result<Duration, ApiError> {
+        let metrics = self.fetch("metrics").await?;
+        lag(&String::from_utf8_lossy(&metrics))
+            .ok_or_else(|| ApiError::Foreign("no litefs_lag_seconds".to_owned()))
+    }
+
     /// What happens on the node from now on; the first event tells the lease.
     pub(super) async fn events(&self) -> Result<Events, ApiError> {
         let request = self.client.get(format!("{}/events", self.url)).send();
@@ -153,9 +160,12 @@ impl Api {
     }
 
     async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        serde_json::from_slice(&self.fetch(path).await?).map_err(|error| ApiError::Foreign(error.to_string()))
+    }
+
+    async fn fetch(&self, path: &str) -> Result<Vec<u8>, ApiError> {
         let request = self.client.get(format!("{}/{path}", self.url)).timeout(ANSWER);
-        let answer = request.send().await?.error_for_status()?.bytes().await?;
-        serde_json::from_slice(&answer).map_err(|error| ApiError::Foreign(error.to_string()))
+        Ok(request.send().await?.error_for_status()?.bytes().await?.into())
     }
 }
 
@@ -234,6 +244,12 @@ fn position(txid: &str, checksum: &str) -> Result<Position, ApiError> {
     format!("{txid}/{checksum}").parse().map_err(|error| ApiError::Foreign(format!("a position: {error}")))
 }
 
+/// From `litefs_lag_seconds 1.234`. Below zero where the clocks differ.
+fn lag(metrics: &str) -> Option<Duration> {
+    let seconds = metrics.lines().find_map(|line| line.strip_prefix("litefs_lag_seconds "))?;
+    Duration::try_from_secs_f64(seconds.trim().parse::<f64>().ok()?.max(0.0)).ok()
+}
+
 /// `reqwest` names the request; the cause ("connection refused") is in its sources.
 pub(super) fn chain(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
@@ -274,6 +290,16 @@ mod tests {
                 position: "0000000000000002/8000c1a200000000".parse().unwrap()
             }
         );
+    }
+
+    #[test]
+    fn the_lag_is_found_among_the_metrics() {
+        let metrics =
+            |lag| format!("# TYPE litefs_lag_seconds gauge\nlitefs_lag_seconds {lag}\nlitefs_x 1\n");
+        assert_eq!(lag(&metrics("0.25")), Some(Duration::from_millis(250)));
+        assert_eq!(lag(&metrics("1.501e+03")), Some(Duration::from_secs(1501)));
+        assert_eq!(lag(&metrics("-0.003")), Some(Duration::ZERO));
+        assert_eq!(lag("litefs_is_primary 1\n"), None);
     }
 
     #[test]

@@ -11,6 +11,8 @@
 //! - `confirm`: waiting until the other candidates have a transaction, and handing the role over to one of them
 //! - `peers`: the other candidates, as the primary follows them
 //! - `directory`: all instances, from Fly's private DNS
+//! - `report`: what each of them says of itself, for people who look on
+//! - `regions`: where Fly's regions are
 //! - `litefs`: LiteFS's API, on this node and others
 //! - `consul`: who holds the lease
 //! - `mount`: whether LiteFS's directory is still there
@@ -31,7 +33,9 @@ mod mount;
 mod names;
 mod peers;
 mod position;
+mod regions;
 mod replay;
+mod report;
 mod role;
 
 use std::path::PathBuf;
@@ -46,7 +50,9 @@ pub use consul::{ConsulKey, LeaseError};
 pub use directory::{DirectoryError, Listed};
 pub use names::{AppName, InstanceId, InvalidName, Region};
 pub use position::{InvalidTxid, Late, Position, Txid};
+pub use regions::{PLACES, Place};
 pub use replay::{MAX_HOPS, Nowhere, Replay, ReplaySource, Route};
+pub use report::{Observer, Report};
 pub use role::{Observed, Role, Unreachable};
 
 /// This instance. Cheap to clone; all clones follow the same LiteFS, until the last one is dropped.

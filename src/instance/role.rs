@@ -143,7 +143,7 @@ fn publish<T: PartialEq>(channel: &watch::Sender<T>, now: T) {
 impl Role {
     /// What LiteFS says, with the one correction that it needs: a node that was killed and started again
     /// finds its own name on the lease of its previous life. It is no replica of itself.
-    fn of(lease: Lease, this: &InstanceId) -> Self {
+    pub(super) fn of(lease: Lease, this: &InstanceId) -> Self {
         match lease.holder {
             _ if lease.is_primary => Self::Primary,
             Some(primary) if primary != *this => Self::Replica { primary },

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::time::{self, Instant};
 
 use super::{
-    App, PATIENCE, body,
+    App, PATIENCE, accepts_json, body,
     error::{self, Error, Refused},
 };
 use crate::{
@@ -46,7 +46,7 @@ pub(super) async fn count(State(app): State<Arc<App>>, request: Request) -> Resu
     let form = body::bytes(body).await?;
     let click = Click::read(&headers, &form)?;
     match settle(&app, &click, &headers).await {
-        Ok(Settled::Counted(counted)) if wants_json(&headers) => {
+        Ok(Settled::Counted(counted)) if accepts_json(&headers) => {
             Ok(Json(as_json(&counted, &app.instance)).into_response())
         }
         Ok(Settled::Counted(_)) => Ok(Redirect::to("/").into_response()),
@@ -128,11 +128,6 @@ impl Click {
             | ClickError::Full => false,
         }
     }
-}
-
-fn wants_json(headers: &HeaderMap) -> bool {
-    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    accepted.split(',').any(|kind| kind.split(';').next().unwrap_or_default().trim() == "application/json")
 }
 
 fn as_json(counted: &Counted, written_at: &Instance) -> serde_json::Value {

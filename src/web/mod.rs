@@ -6,6 +6,8 @@
 //! - `click`: `POST /`
 //! - `events`: `GET /events`, the count as it changes
 //! - `cookie`: what a visitor has seen, on every answer to a write
+//! - `status`: `GET /status`, all instances
+//! - `vitals`: `GET /instance`, on the private network: what this application says of itself
 //! - `health`: `GET /healthcheck`
 //! - `handover`: `POST /handover`, on the private network
 //! - `body`: a request's body, read before anything answers
@@ -20,6 +22,8 @@ mod events;
 mod handover;
 mod health;
 mod page;
+mod status;
+mod vitals;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -41,15 +45,18 @@ use crate::{
     instance::{Instance, Nowhere, Replay, Route},
 };
 use error::Error;
+use status::Poller;
 
 /// How long a request that needs the primary waits until there is one that is ready. LiteFS's proxy waits as long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the handlers share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct App {
     counter: Arc<Counter>,
     instance: Instance,
+    poller: Arc<Poller>,
+    started: Instant,
     /// Requests whose answer is not made yet.
     under_way: TaskTracker,
     /// The application was told to stop: what lasts has to end.
@@ -81,19 +88,31 @@ impl App {
     }
 }
 
-/// What visitors reach, through Fly's proxy and LiteFS's.
+/// What visitors reach, through Fly's proxy and LiteFS's; and what only the private network reaches, at `private_port` on
+/// each instance.
 ///
-/// Each request is one of `under_way` until its answer is made. Streams end with `stop`.
-pub fn router(
+/// Each visitor's request is one of `under_way` until its answer is made. Streams end with `stop`.
+pub fn routers(
     counter: Arc<Counter>,
     instance: Instance,
+    private_port: Option<u16>,
     under_way: TaskTracker,
     stop: CancellationToken,
-) -> Router {
-    let app = Arc::new(App { counter, instance, under_way, stop });
+) -> (Router, Router) {
+    let started = Instant::now();
+    let poller = Poller::new(instance.clone(), counter.clone(), started, private_port).into();
+    let visitors = App { counter, instance, poller, started, under_way, stop };
+    // What instances ask each other holds up no end.
+    let instances = App { under_way: TaskTracker::new(), stop: CancellationToken::new(), ..visitors.clone() };
+    (public(visitors.into()), private(instances.into()))
+}
+
+fn public(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(page::show).post(click::count))
         .route("/events", get(events::stream))
+        .route("/status", get(status::show))
+        .route("/status/live", get(status::live))
         .route("/healthcheck", get(health::check))
         .merge(assets::router())
         .fallback(async || Error::NotFound)
@@ -119,15 +138,19 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     response
 }
 
-/// What only the private network reaches.
-pub fn private_router(counter: Arc<Counter>, instance: Instance) -> Router {
-    let (under_way, stop) = (TaskTracker::new(), CancellationToken::new());
-    let app = Arc::new(App { counter, instance, under_way, stop });
+fn private(app: Arc<App>) -> Router {
     Router::new()
         .route("/healthcheck", get(health::check))
         .route("/handover", post(handover::hand_over))
+        .route("/instance", get(vitals::show))
         .layer(from_fn_with_state(app.clone(), around))
         .with_state(app)
+}
+
+/// Whether a program asks, not a browser.
+fn accepts_json(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    accepted.split(',').any(|kind| kind.split(';').next().unwrap_or_default().trim() == "application/json")
 }
 
 /// On every answer.

@@ -1,7 +1,13 @@
 //! LiteFS's API, spoken by the test: for changes of role at a moment of its choosing. The database is a plain file.
 //! Real LiteFS is what the cluster's tests run.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Json, Router, body::Body, extract::State, routing::get};
 use serde_json::{Value, json};
@@ -20,25 +26,34 @@ pub enum Says {
 pub struct LiteFs {
     pub url: String,
     says: watch::Sender<Says>,
+    measured: Arc<AtomicUsize>,
     serving: JoinHandle<()>,
 }
 
 impl LiteFs {
     pub async fn start(says: Says) -> Self {
         let (says, heard) = watch::channel(says);
+        let measured = Arc::new(AtomicUsize::new(0));
+        let metrics = measured.clone();
         let router = Router::new()
             .route("/info", get(info))
             .route("/debug/vars", get(vars))
             .route("/events", get(events))
+            .route("/metrics", get(async move || lag(&metrics)))
             .with_state(heard);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { url, says, serving }
+        Self { url, says, measured, serving }
     }
 
     pub fn say(&self, says: Says) {
         self.says.send_replace(says);
+    }
+
+    /// How often it was asked for its metrics, which only those who look at the status want.
+    pub fn measured(&self) -> usize {
+        self.measured.load(Ordering::SeqCst)
     }
 
     /// As when its process is killed.
@@ -71,6 +86,11 @@ async fn info(State(says): State<watch::Receiver<Says>>) -> Json<Value> {
 async fn vars(says: State<watch::Receiver<Says>>) -> Json<Value> {
     let Json(info) = info(says).await;
     Json(json!({"store": {"isPrimary": info["isPrimary"], "candidate": true, "dbs": {}}}))
+}
+
+fn lag(measured: &AtomicUsize) -> &'static str {
+    measured.fetch_add(1, Ordering::SeqCst);
+    "litefs_lag_seconds 0.25\n"
 }
 
 async fn events(State(mut says): State<watch::Receiver<Says>>) -> Body {

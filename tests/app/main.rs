@@ -10,3 +10,4 @@ mod pages;
 mod process;
 mod refusals;
 mod roles;
+mod status;

@@ -38,7 +38,7 @@ async fn reading_writes_nothing() {
     };
     let before = (bytes(""), bytes("-wal"));
 
-    for path in ["/", "/", "/healthcheck", "/nothing", "/style.css"] {
+    for path in ["/", "/", "/status", "/healthcheck", "/nothing", "/style.css"] {
         app.client.get(format!("{}{path}", app.url)).send().await.unwrap();
     }
 
@@ -52,6 +52,7 @@ async fn every_answer_carries_the_headers_that_protect_it() {
     let get = |path| app.client.get(format!("{}{path}", app.url)).send();
     let answers = [
         (200, get("/").await.unwrap()),
+        (200, get("/status").await.unwrap()),
         (200, get("/healthcheck").await.unwrap()),
         (404, get("/nothing").await.unwrap()),
         (405, app.client.request(Method::DELETE, &app.url).send().await.unwrap()),

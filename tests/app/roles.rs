@@ -9,7 +9,7 @@ use crate::{
     litefs::{LiteFs, SOON, Says},
 };
 
-async fn start(says: Says) -> (App, LiteFs) {
+pub async fn start(says: Says) -> (App, LiteFs) {
     let litefs = LiteFs::start(says).await;
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("data");

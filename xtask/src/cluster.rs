@@ -52,7 +52,10 @@ pub async fn run(args: Args) -> Result<()> {
     if !root::is_elevated() {
         setup::cluster()?;
         let mut build = Command::new("cargo");
-        crate::run(build.args(["build", "--locked", "--package", "litefs-counter"]).current_dir(checkout()))?;
+        build.args(["build", "--locked", "--package", "litefs-counter"]);
+        // Its machines don't have the checkout, where a development build would read style and script.
+        build.args(["--features", "memory-serve/force-embed"]);
+        crate::run(build.current_dir(checkout()))?;
     }
     root::become_root()?;
     tracing_subscriber::fmt()

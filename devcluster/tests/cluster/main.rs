@@ -3,6 +3,7 @@
 mod migrations;
 mod outages;
 mod second_app;
+mod status;
 mod support;
 mod visitors;
 mod writes;
