@@ -15,8 +15,12 @@ pub enum Page {
 }
 
 /// Each page, with a name for people.
-pub const ALL: &[(&str, Page)] =
-    &[("counter", Page::At("/")), ("not found", Page::At("/nothing")), ("refused click", Page::Refused)];
+pub const ALL: &[(&str, Page)] = &[
+    ("counter", Page::At("/")),
+    ("status", Page::At("/status")),
+    ("not found", Page::At("/nothing")),
+    ("refused click", Page::Refused),
+];
 
 /// How a site must be started so that [`Page::Refused`] is there: it keeps one key, and takes no second click.
 pub const FLAGS: &[&str] = &["--key-limit", "1"];
