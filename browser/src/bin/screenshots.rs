@@ -157,6 +157,12 @@ async fn regions(album: &mut Album, readme: &Path) -> Result<()> {
         fs::write(&file, picture).with_context(|| format!("cannot write {}", file.display()))?;
     }
 
+    browser.open(&format!("{}/status", cluster.entry("syd")?)).await?;
+    browser.is_live().await?;
+    album.add("status", &browser).await?;
+    browser.open(&cluster.entry("syd")?).await?;
+    browser.is_live().await?;
+
     // Both candidates, so that it stays like this.
     for candidate in ["sjc-2", "sjc-1"] {
         cluster.instance(candidate)?.kill().await;
