@@ -73,7 +73,9 @@ impl Default for Options {
     /// Four instances, two of them candidates. `APP_BIN`, `LITEFS_BIN` and `CONSUL_BIN` in the environment replace
     /// the programs that `cargo build` and `cargo xtask setup` make.
     fn default() -> Self {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a folder of the checkout");
+        // A debug build reads them at each request, from where they were when it was built.
+        let assets = repository.join("static");
         let program = |variable, built: PathBuf| env::var_os(variable).map_or_else(|| built, PathBuf::from);
         let instances = [("sjc-1", "sjc"), ("sjc-2", "sjc"), ("ams-1", "ams"), ("syd-1", "syd")];
         Options {
@@ -84,11 +86,11 @@ impl Default for Options {
             app: program("APP_BIN", built_programs().join("litefs-counter")),
             litefs: program("LITEFS_BIN", repository.join(".cache/tools/bin/litefs")),
             consul: program("CONSUL_BIN", repository.join(".cache/tools/bin/consul")),
-            repository,
+            repository: repository.to_owned(),
             first_port: None,
             environment: Vec::new(),
             volume_size: None,
-            files: Vec::new(),
+            files: vec![(assets.clone(), assets)],
         }
     }
 }

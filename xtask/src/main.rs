@@ -5,6 +5,7 @@
 //! - `cluster`: the whole deployment on this machine
 //! - `faults`: what becomes of clicks when something fails
 //! - `bench`: the application beside others that do the same
+//! - `screenshots`: pictures of every page
 //! - `root`: what needs root, and how to become it
 
 mod apt;
@@ -12,6 +13,7 @@ mod bench;
 mod cluster;
 mod faults;
 mod root;
+mod screenshots;
 mod setup;
 mod test;
 
@@ -34,6 +36,8 @@ enum Xtask {
     Faults(faults::Args),
     /// Measures the application beside others that do the same, and writes docs/performance.md
     Bench(bench::Args),
+    /// Takes pictures of every page into target/screenshots, and the README's
+    Screenshots,
 }
 
 #[tokio::main]
@@ -44,6 +48,7 @@ async fn main() -> Result<()> {
         Xtask::Cluster(args) => cluster::run(args).await,
         Xtask::Faults(args) => faults::run(args).await,
         Xtask::Bench(args) => bench::run(&args),
+        Xtask::Screenshots => screenshots::run(),
     }
 }
 

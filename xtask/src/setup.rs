@@ -1,4 +1,4 @@
-//! The programs that the cluster needs. What the machine has is used, what it lacks is installed:
+//! The programs that the cluster and the browser's tests need. What the machine has is used, what it lacks is installed:
 //! from the system's packages, or into `.cache/tools` of the checkout, which CI may keep between runs.
 
 use std::{
@@ -25,13 +25,16 @@ pub struct ClusterTools {
 
 /// The version that the Dockerfile's image holds.
 pub const LITEFS: &str = "v0.5.14";
+/// The rules of accessibility, a script from npm.
+const AXE: &str = "4.14.1";
 /// The oldest Go that LiteFS's go.mod takes: 1.21.
 const OLDEST_GO: u32 = 21;
 
 /// Makes everything ready, and says where it is.
 pub fn run() -> Result<()> {
     let ClusterTools { litefs, consul } = cluster()?;
-    println!("ready: {}, {}", litefs.display(), consul.display());
+    browser()?;
+    println!("ready: {}, {}, Chromium", litefs.display(), consul.display());
     Ok(())
 }
 
@@ -45,6 +48,41 @@ pub fn cluster() -> Result<ClusterTools> {
         Need { file: "/usr/sbin/mkfs.ext4", package: "e2fsprogs", reason: "volumes that can fill up" },
     ])?;
     Ok(ClusterTools { litefs: link("litefs", &litefs()?)?, consul: link("consul", &consul()?)? })
+}
+
+/// What `browser` needs. Leaves a link to axe-core in `.cache/tools/bin`.
+pub fn browser() -> Result<()> {
+    let mut needs = vec![
+        Need { file: "chromedriver", package: "chromium-driver", reason: "driving Chromium in tests" },
+        Need { file: "setpriv", package: "util-linux", reason: "Chromium's end with its test" },
+        Need { file: "sqlite3", package: "sqlite3", reason: "counts that nobody clicks together" },
+    ];
+    // Where Debian's is not, its sibling does as well.
+    if apt::find("google-chrome").is_none() {
+        needs.push(Need { file: "chromium", package: "chromium", reason: "the tests of the pages" });
+    }
+    apt::install(&needs)?;
+    link("axe.min.js", &axe()?)?;
+    Ok(())
+}
+
+fn axe() -> Result<PathBuf> {
+    let folder = tools().join(format!("axe-core-{AXE}"));
+    let unpacked = folder.join("axe.min.js");
+    if unpacked.exists() {
+        return Ok(unpacked);
+    }
+    apt::install(&[Need { file: "npm", package: "npm", reason: "getting axe-core" }])?;
+    println!("installing axe-core {AXE}: needed for the rules of accessibility");
+    fs::create_dir_all(&folder)?;
+    run_quietly(
+        Command::new("npm").args(["pack", "--silent", &format!("axe-core@{AXE}")]).current_dir(&folder),
+    )?;
+    let archive = format!("axe-core-{AXE}.tgz");
+    let unpack = ["--extract", "--file", &archive, "--strip-components=1", "package/axe.min.js"];
+    run_quietly(Command::new("tar").args(unpack).current_dir(&folder))?;
+    fs::remove_file(folder.join(archive))?;
+    Ok(unpacked)
 }
 
 fn litefs() -> Result<PathBuf> {

@@ -9,6 +9,9 @@ use anyhow::{Context, Result};
 
 use crate::{bench, checkout, root, run as run_command, setup};
 
+/// The packages whose tests use clusters. Always together: their libraries are then built once.
+const CLUSTER: &str = "--package browser --package devcluster --package faults";
+
 /// What to test.
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,28 +31,33 @@ pub fn run(args: &Args) -> Result<()> {
         step("documentation", || cargo("doc --workspace --no-deps --locked", deny_warnings))?;
     }
     let clusters = root::can_run_clusters();
+    // Chromium may run elsewhere too; what ends it with its test is Linux's.
+    let browsers = cfg!(target_os = "linux");
     if clusters.is_ok() {
-        step("setup", || setup::cluster().map(|_| ()))?;
+        step("setup for clusters", || setup::cluster().map(|_| ()))?;
+    }
+    if browsers {
+        step("setup for browsers", setup::browser)?;
     }
     step("build", || cargo("build --locked", |_| ()))?;
     step("examples in the documentation", || {
         cargo("test --workspace --doc --locked", |test| select(test, args))
     })?;
     step("tests", || {
-        cargo("test --workspace --exclude devcluster --exclude faults --tests --locked", |test| {
-            select(test, args);
-        })
+        let words =
+            "test --workspace --exclude browser --exclude devcluster --exclude faults --tests --locked";
+        cargo(words, |test| select(test, args))
     })?;
     let Err(reason) = clusters else {
-        step("cluster tests", || cluster(args))?;
+        step("browser and cluster tests", || cluster(args))?;
         return if args.filter.is_empty() { step("benchmark, a little of it", bench::quick) } else { Ok(()) };
     };
-    let own =
-        || cargo("test --package devcluster --package faults --lib --locked", |test| select(test, args));
-    step("devcluster's and faults' own tests", own)?;
+    let pages = if browsers { "--test pages" } else { "" };
+    let words = format!("test {CLUSTER} --lib {pages} --locked");
+    step("tests of what clusters and browsers need", || cargo(&words, |test| select(test, args)))?;
     println!(
         "not run here: the benchmark, and the cluster tests ({}): {reason}",
-        cluster_tests()?.join(", ")
+        cluster_tests(browsers)?.join(", ")
     );
     Ok(())
 }
@@ -57,7 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// One cluster at a time: each is four instances, and the tests measure time.
 fn cluster(args: &Args) -> Result<()> {
     let tools = setup::cluster()?;
-    cargo("test --package devcluster --package faults --tests --locked", |test| {
+    cargo(&format!("test {CLUSTER} --tests --locked"), |test| {
         let runner: Vec<String> =
             root::prefix().iter().map(|word| format!("{:?}", word.to_string_lossy())).collect();
         if !runner.is_empty() {
@@ -80,7 +88,7 @@ fn select(test: &mut Command, args: &Args) {
 
 fn cargo(words: &str, adjust: impl FnOnce(&mut Command)) -> Result<()> {
     let mut command = Command::new("cargo");
-    command.args(words.split(' ')).current_dir(checkout());
+    command.args(words.split_whitespace()).current_dir(checkout());
     adjust(&mut command);
     run_command(&mut command)
 }
@@ -94,15 +102,17 @@ fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-fn cluster_tests() -> Result<Vec<String>> {
+fn cluster_tests(browsers: bool) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for folder in ["devcluster/tests", "faults/tests"] {
+    for folder in ["browser/tests", "devcluster/tests", "faults/tests"] {
         let folder = checkout().join(folder);
         let files = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-        names.extend(
-            files.filter_map(|file| file.ok()?.file_name().to_str()?.strip_suffix(".rs").map(str::to_owned)),
-        );
+        names.extend(files.filter_map(|file| {
+            let name = file.ok()?.file_name().into_string().ok()?;
+            Some(name.trim_end_matches(".rs").to_owned())
+        }));
     }
+    names.retain(|name| !(browsers && name == "pages"));
     names.sort();
     Ok(names)
 }

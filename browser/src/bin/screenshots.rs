@@ -1,0 +1,176 @@
+//! Pictures of every page and state, in both schemes and several sizes, in `target/screenshots`; and the README's two.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use browser::{
+    Browser, Site,
+    browser::Scheme,
+    counter::INCREMENT,
+    pages::{self, Page},
+    wait::SOON,
+};
+use devcluster::{Cluster, Options};
+use serde_json::json;
+
+/// A window: its name, width and height in CSS pixels, and how many of the screen's make one of them.
+const WINDOWS: &[(&str, u32, u32, u32)] = &[
+    ("360", 360, 740, 2),
+    ("1000", 1000, 700, 1),
+    ("3840", 3840, 2160, 1),
+    // The window of 1000, enlarged by its visitor.
+    ("zoom", 500, 350, 2),
+];
+
+/// The README's window.
+const README: (u32, u32, u32) = (1200, 675, 1);
+
+/// Where they go, and how many there are.
+struct Album {
+    folder: PathBuf,
+    taken: usize,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a folder of the checkout");
+    let folder = checkout.join("target/screenshots");
+    // Those of states that are gone would be looked at for nothing.
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    let mut album = Album { folder, taken: 0 };
+    numbers(&mut album).await?;
+    clicks(&mut album).await?;
+    every_page(&mut album).await?;
+    regions(&mut album, &checkout.join("docs/images")).await?;
+    println!("{} pictures in {}", album.taken, album.folder.display());
+    Ok(())
+}
+
+impl Album {
+    /// One for each scheme and window.
+    async fn add(&mut self, name: &str, browser: &Browser) -> Result<()> {
+        for scheme in Scheme::ALL {
+            for (window, width, height, scale) in WINDOWS {
+                let picture = take(browser, scheme, (*width, *height, *scale)).await?;
+                fs::write(self.folder.join(format!("{name}-{}-{window}.png", scheme.name())), picture)?;
+                self.taken += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn take(browser: &Browser, scheme: Scheme, window: (u32, u32, u32)) -> Result<Vec<u8>> {
+    let (width, height, scale) = window;
+    browser.prefer(scheme).await?;
+    browser.resize(width, height, scale).await?;
+    browser.run("window.scrollTo(0, 0);").await?;
+    // Away from the buttons, which would show that it hovers over them.
+    browser.cdp("Input.dispatchMouseEvent", json!({"type": "mouseMoved", "x": 0, "y": 0})).await?;
+    browser.picture().await
+}
+
+async fn numbers(album: &mut Album) -> Result<()> {
+    for (name, count) in [
+        ("four-digits", 1234),
+        ("a-million", 1_000_000),
+        ("negative", -42),
+        ("nineteen-digits", i64::MAX),
+        ("the-longest", i64::MIN),
+    ] {
+        let site = Site::start_at(count).await?;
+        let browser = Browser::start().await?.handing_errors_on();
+        browser.open(&site.url).await?;
+        browser.is_live().await?;
+        album.add(name, &browser).await?;
+        if count == i64::MAX {
+            browser.click(INCREMENT).await?;
+            browser.tells("#story", "Not counted").await?;
+            album.add("click-refused", &browser).await?;
+        }
+        browser.finish_after(&["409 (Conflict)"]).await?;
+    }
+    Ok(())
+}
+
+async fn clicks(album: &mut Album) -> Result<()> {
+    let site = Site::start_at(1234).await?;
+    let browser = Browser::start().await?.handing_errors_on();
+    browser.open(&site.url).await?;
+    browser.is_live().await?;
+
+    site.pause()?;
+    browser.click(INCREMENT).await?;
+    browser.wait_for(r##"document.querySelector("#count.unsettled")"##, SOON).await?;
+    album.add("click-waiting", &browser).await?;
+    site.resume()?;
+
+    browser.settles_at(1235).await?;
+    album.add("click-counted", &browser).await?;
+
+    browser.go_offline().await?;
+    browser.click(INCREMENT).await?;
+    browser.tells("#story", "Not saved yet").await?;
+    album.add("connection-lost", &browser).await?;
+    browser.finish_after(&["net::ERR_"]).await
+}
+
+async fn every_page(album: &mut Album) -> Result<()> {
+    let site = Site::start_with(pages::FLAGS).await?;
+    let browser = Browser::start().await?.handing_errors_on();
+    for (name, page) in pages::ALL {
+        // In more states above.
+        if *page != Page::At("/") {
+            pages::visit(&browser, &site, *page).await?;
+            album.add(&format!("page-{}", name.replace(' ', "-")), &browser).await?;
+        }
+    }
+    browser.finish_after(&["404 (Not Found)", "503 (Service Unavailable)"]).await?;
+
+    let browser = Browser::start_without_script().await?.handing_errors_on();
+    browser.open(&site.url).await?;
+    album.add("without-script", &browser).await?;
+    browser.finish().await
+}
+
+async fn regions(album: &mut Album, readme: &Path) -> Result<()> {
+    let cluster = Cluster::start(Options { wan: true, ..Options::default() }).await?;
+    let update = "update counter set count = 1233";
+    let set = cluster.instance("sjc-1")?.run(&["sqlite3", "/litefs/sqlite.db", update]).await?;
+    ensure!(set.status.success(), "the count cannot be set: {}", String::from_utf8_lossy(&set.stderr));
+
+    let browser = Browser::start().await?.handing_errors_on();
+    browser.open(&cluster.entry("syd")?).await?;
+    browser.settles_at(1233).await?;
+    browser.is_live().await?;
+    browser.click_confirmed().await?;
+    album.add("replica", &browser).await?;
+    for scheme in Scheme::ALL {
+        let file = readme.join(format!("page-{}.png", scheme.name()));
+        let picture = take(&browser, scheme, README).await?;
+        fs::write(&file, picture).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+
+    browser.open(&format!("{}/status", cluster.entry("syd")?)).await?;
+    browser.is_live().await?;
+    album.add("status", &browser).await?;
+    browser.open(&cluster.entry("syd")?).await?;
+    browser.is_live().await?;
+
+    // Both candidates, so that it stays like this.
+    for candidate in ["sjc-2", "sjc-1"] {
+        cluster.instance(candidate)?.kill().await;
+    }
+    browser.tells("#role", "No primary").await?;
+    album.add("no-primary", &browser).await?;
+    browser.click(INCREMENT).await?;
+    browser.tells("#story", "Not saved yet").await?;
+    album.add("no-primary-click-waiting", &browser).await?;
+    browser.finish_after(&["net::ERR_", "502 (Bad Gateway)", "503 (Service Unavailable)"]).await
+}

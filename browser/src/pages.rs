@@ -1,0 +1,49 @@
+//! All pages there are, each by the way that a visitor comes to it.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::{Browser, Site, counter::INCREMENT, wait::SOON};
+
+/// A page, in a state that can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// One that has an address.
+    At(&'static str),
+    /// A click that was not counted, without script: the button sends it again.
+    Refused,
+}
+
+/// Each page, with a name for people.
+pub const ALL: &[(&str, Page)] = &[
+    ("counter", Page::At("/")),
+    ("status", Page::At("/status")),
+    ("not found", Page::At("/nothing")),
+    ("refused click", Page::Refused),
+];
+
+/// How a site must be started so that [`Page::Refused`] is there: it keeps one key, and takes no second click.
+pub const FLAGS: &[&str] = &["--key-limit", "1"];
+
+/// Goes to a page of a site that was started with [`FLAGS`].
+pub async fn visit(browser: &Browser, site: &Site, page: Page) -> Result<()> {
+    match page {
+        Page::At("/") => {
+            browser.open(&site.url).await?;
+            browser.is_live().await
+        }
+        Page::At(path) => browser.open(&format!("{}{path}", site.url)).await,
+        Page::Refused => {
+            let script =
+                |disabled| browser.cdp("Emulation.setScriptExecutionDisabled", json!({"value": disabled}));
+            script(true).await?;
+            // The first one may be counted still.
+            for _ in 0..2 {
+                browser.open(&site.url).await?;
+                browser.click(INCREMENT).await?;
+            }
+            browser.wait_for("document.querySelector('button.again')", SOON).await?;
+            script(false).await.map(drop)
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The pages of the application alone, in Chromium.
+
+mod clicks;
+mod network;
+mod quality;
+mod without_script;

@@ -1,0 +1,101 @@
+//! The page on four LiteFS nodes in three regions, in Chromium. Needs root.
+
+use browser::{
+    Browser,
+    counter::{DECREMENT, INCREMENT},
+    wait::{ELECTION, eventually},
+};
+use devcluster::{Cluster, Options, status::Role};
+
+/// What Chromium says of a request that the fault broke, and of what the edge answers meanwhile.
+const FAULTS: &[&str] =
+    &["net::ERR_", "502 (Bad Gateway)", "503 (Service Unavailable)", "504 (Gateway Timeout)"];
+
+async fn visitor(cluster: &Cluster, region: &str) -> Browser {
+    let browser = Browser::start().await.unwrap();
+    browser.open(&cluster.entry(region).unwrap()).await.unwrap();
+    browser.is_live().await.unwrap();
+    assert_eq!(browser.text("#region").await.unwrap(), region);
+    browser
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_browsers_in_two_regions_see_each_others_clicks_and_no_number_that_comes_back() {
+    let cluster = Cluster::start(Options { wan: true, ..Options::default() }).await.unwrap();
+    let (sydney, amsterdam) = (visitor(&cluster, "syd").await, visitor(&cluster, "ams").await);
+    for (count, one, other) in [(1, &sydney, &amsterdam), (2, &amsterdam, &sydney)] {
+        one.click_confirmed().await.unwrap();
+        one.tells("#story", "Your click: written at sjc-1 in sjc, confirmed by sjc-2").await.unwrap();
+        other.settles_at(count).await.unwrap();
+    }
+
+    for browser in [&sydney, &amsterdam] {
+        browser.record("#count").await.unwrap();
+    }
+    for _ in 0..20 {
+        sydney.click(INCREMENT).await.unwrap();
+        amsterdam.click(INCREMENT).await.unwrap();
+    }
+    for browser in [&sydney, &amsterdam] {
+        browser.settles_at(42).await.unwrap();
+        let shown = browser.recorded().await.unwrap();
+        let numbers: Vec<i64> = shown.iter().map(|text| text.parse().unwrap()).collect();
+        assert!(numbers.is_sorted(), "{numbers:?}");
+    }
+    for browser in [sydney, amsterdam] {
+        browser.finish().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_goes_on_when_the_instance_that_serves_it_is_killed() {
+    let cluster = Cluster::start(Options::default()).await.unwrap();
+    let (sydney, amsterdam) = (visitor(&cluster, "syd").await, visitor(&cluster, "ams").await);
+    sydney.click(INCREMENT).await.unwrap();
+    sydney.settles_at(1).await.unwrap();
+
+    cluster.instance("syd-1").unwrap().kill().await;
+
+    sydney.wait_for(r##"document.querySelector("#region").textContent !== "syd""##, ELECTION).await.unwrap();
+    sydney.is_live().await.unwrap();
+    amsterdam.click(INCREMENT).await.unwrap();
+    sydney.settles_at(2).await.unwrap();
+    sydney.click(DECREMENT).await.unwrap();
+    amsterdam.settles_at(1).await.unwrap();
+    sydney.finish_after(FAULTS).await.unwrap();
+    amsterdam.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_click_while_there_is_no_primary_is_kept_and_counted_once() {
+    let cluster = Cluster::start(Options::default()).await.unwrap();
+    let sydney = Browser::start().await.unwrap();
+    // A phone, where sentences need more than a line.
+    sydney.resize(360, 740, 2).await.unwrap();
+    sydney.open(&cluster.entry("syd").unwrap()).await.unwrap();
+    sydney.is_live().await.unwrap();
+    sydney.click(INCREMENT).await.unwrap();
+    sydney.settles_at(1).await.unwrap();
+
+    cluster.instance("sjc-1").unwrap().kill().await;
+
+    sydney.tells("#role", "No primary at this moment: reading works").await.unwrap();
+    sydney.click_times(INCREMENT, 2).await.unwrap();
+    assert_eq!(sydney.count().await.unwrap(), 3);
+    sydney.tells("#story", "Not saved yet").await.unwrap();
+
+    eventually("sjc-2 is primary", ELECTION, async || {
+        let status = cluster.status().await;
+        let heir = status.iter().find(|status| status.id == "sjc-2");
+        anyhow::ensure!(heir.is_some_and(|heir| heir.role == Role::Primary), "{status:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    sydney.settles_at(3).await.unwrap();
+    sydney.tells("#story", "Your click: written at sjc-2").await.unwrap();
+    sydney.tells("#role", "The primary is sjc-2").await.unwrap();
+    // All this was told, and nothing has moved for it.
+    assert_eq!(sydney.shifts().await.unwrap(), [""; 0]);
+    sydney.finish_after(FAULTS).await.unwrap();
+}
