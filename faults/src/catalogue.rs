@@ -28,6 +28,9 @@ const SHORT_ORDERS: [Order; 2] = [[0, 1, 2, 3], [3, 2, 1, 0]];
 /// What is close to another fault, and left to the full form.
 const FULL_ONLY: [&str; 3] = ["stale_candidate", "candidates_apart_refused", "primary_cut_off_silent"];
 
+/// How often the full form tries each.
+const RUNS: u64 = 10;
+
 const LEASE: &str = "Consul's session: twice 10 s; lock delay and reconnect: 1 s each; 2 s";
 const OTHERS: &str = "the edge asks another instance";
 const OWN: &str = "every instance reads its own copy";
@@ -41,6 +44,12 @@ pub fn all(is_full: bool) -> Vec<Fault> {
     network(&mut faults, is_full);
     data(&mut faults);
     faults.retain(|fault| is_full || !FULL_ONLY.contains(&fault.name.as_str()));
+    if is_full {
+        for fault in &mut faults {
+            fault.runs = RUNS;
+        }
+    }
+    // These are many runs as they are.
     let orders = if is_full { deploys::orders() } else { SHORT_ORDERS.to_vec() };
     faults.extend(orders.into_iter().map(deploy));
     faults.extend((1..=if is_full { 20 } else { 1 }).map(|number| by_chance(number, is_full)));
@@ -248,6 +257,7 @@ fn fault(strike: impl for<'a> Fn(&'a Scene) -> Blow<'a> + Send + Sync + 'static)
         no_waiting: false,
         next_version: false,
         volume_size: None,
+        runs: 1,
         strike: Box::new(strike),
     }
 }

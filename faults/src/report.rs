@@ -10,9 +10,9 @@ use crate::{
 };
 
 const HEAD: &str = "\
-| fault | promise | clicks | failed first tries | acknowledged alone | lost | of those acknowledged alone | counted twice \
+| fault | promise | runs | clicks | failed first tries | acknowledged alone | lost | of those acknowledged alone | counted twice \
 | writes paused | expected | reads paused, for who only looks: near the candidates, elsewhere; for who clicks | expected |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |";
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |";
 
 /// Between these two lines of the page the table stands.
 const MARKS: [&str; 2] = ["<!-- the table: cargo xtask faults writes it -->", "<!-- the table ends -->"];
@@ -23,26 +23,43 @@ pub fn head() -> &'static str {
     HEAD
 }
 
-/// One fault's line.
+/// One fault's line: of several runs the sums, and of each pause the median and the longest.
 #[must_use]
-pub fn line(fault: &Fault, verdict: &Verdict) -> String {
-    let (near, elsewhere) = near_and_elsewhere(&verdict.read_pauses);
-    let own_click = verdict.own_click_pauses.values().map(|pause| pause.time).max().unwrap_or_default();
+pub fn line(fault: &Fault, verdicts: &[Verdict]) -> String {
+    let sum = |count: fn(&Verdict) -> usize| verdicts.iter().map(count).sum::<usize>().to_string();
+    let pauses = |pause: fn(&Verdict) -> Duration| all(verdicts.iter().map(pause).collect());
     let cells = [
         fault.name.replace('_', " "),
         fault.promise.to_owned(),
-        verdict.clicks.to_string(),
-        verdict.failed_first_tries.to_string(),
-        verdict.alone.to_string(),
-        verdict.lost.to_string(),
-        verdict.lost_alone.to_string(),
-        verdict.counted_twice.to_string(),
-        seconds(verdict.write_pause.time),
+        verdicts.len().to_string(),
+        sum(|verdict| verdict.clicks),
+        sum(|verdict| verdict.failed_first_tries),
+        sum(|verdict| verdict.alone),
+        sum(|verdict| verdict.lost),
+        sum(|verdict| verdict.lost_alone),
+        sum(|verdict| verdict.counted_twice),
+        pauses(|verdict| verdict.write_pause.time),
         limit(fault.writes),
-        format!("{}, {}; {}", seconds(near), seconds(elsewhere), seconds(own_click)),
+        format!(
+            "{}, {}; {}",
+            pauses(|verdict| near_and_elsewhere(&verdict.read_pauses).0),
+            pauses(|verdict| near_and_elsewhere(&verdict.read_pauses).1),
+            pauses(|verdict| {
+                verdict.own_click_pauses.values().map(|pause| pause.time).max().unwrap_or_default()
+            }),
+        ),
         format!("{}; {}", limit(fault.reads), limit(fault.reads_elsewhere)),
     ];
     format!("| {} |", cells.join(" | "))
+}
+
+fn all(mut pauses: Vec<Duration>) -> String {
+    pauses.sort_unstable();
+    match pauses[..] {
+        [] => "-".to_owned(),
+        [one] => seconds(one),
+        [.., longest] => format!("{} to {}", seconds(pauses[pauses.len() / 2]), seconds(longest)),
+    }
 }
 
 /// Puts these lines into the page, in place of those that are there.
