@@ -62,18 +62,29 @@ fn all(mut pauses: Vec<Duration>) -> String {
     }
 }
 
-/// Puts these lines into the page, in place of those that are there.
-pub fn write(page: &Path, lines: &[String]) -> Result<()> {
+/// Puts these lines into the page. The lines of other faults stay there if `keep` says so.
+pub fn write(page: &Path, lines: &[String], keep: bool) -> Result<()> {
     let text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
-    let text = replaced(&text, lines).with_context(|| format!("{} has no marks for it", page.display()))?;
+    let text =
+        replaced(&text, lines, keep).with_context(|| format!("{} has no marks for it", page.display()))?;
     fs::write(page, text).with_context(|| format!("cannot write {}", page.display()))
 }
 
-fn replaced(text: &str, lines: &[String]) -> Option<String> {
+fn replaced(text: &str, lines: &[String], keep: bool) -> Option<String> {
     let (before, rest) = text.split_once(MARKS[0])?;
-    let (_, after) = rest.split_once(MARKS[1])?;
-    let table = lines.join("\n");
-    Some(format!("{before}{}\n{HEAD}\n{table}\n{}{after}", MARKS[0], MARKS[1]))
+    let (old, after) = rest.split_once(MARKS[1])?;
+    let name = |line: &str| line.split('|').nth(1).unwrap_or_default().trim().to_owned();
+    let mut table: Vec<String> = Vec::new();
+    if keep {
+        table.extend(old.trim().lines().skip(HEAD.lines().count()).map(str::to_owned));
+    }
+    for line in lines {
+        match table.iter_mut().find(|old| name(old) == name(line)) {
+            Some(old) => old.clone_from(line),
+            None => table.push(line.clone()),
+        }
+    }
+    Some(format!("{before}{}\n{HEAD}\n{}\n{}{after}", MARKS[0], table.join("\n"), MARKS[1]))
 }
 
 fn limit(limit: Limit) -> String {
@@ -92,9 +103,13 @@ mod tests {
     #[test]
     fn the_table_is_replaced_and_the_rest_of_the_page_stays() {
         let page = format!("# Page\n\n{}\nold\n{}\n\nEnd.\n", MARKS[0], MARKS[1]);
-        let page = replaced(&page, &["| a |".to_owned()]).unwrap();
+        let lines = |names: &[&str]| names.iter().map(|name| format!("| {name} |")).collect::<Vec<_>>();
+        let page = replaced(&page, &lines(&["a", "b"]), false).unwrap();
         assert!(page.starts_with("# Page\n\n<!--") && page.ends_with("-->\n\nEnd.\n"), "{page}");
-        assert!(page.contains("--- |\n| a |\n") && !page.contains("old"), "{page}");
-        assert_eq!(replaced("nothing", &[]), None);
+        assert!(page.contains("--- |\n| a |\n| b |\n") && !page.contains("old"), "{page}");
+        let new = ["| b | new |".to_owned(), "| c |".to_owned()];
+        let some = replaced(&page, &new, true).unwrap();
+        assert!(some.contains("--- |\n| a |\n| b | new |\n| c |\n<!--"), "{some}");
+        assert_eq!(replaced("nothing", &[], false), None);
     }
 }

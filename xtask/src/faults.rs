@@ -29,7 +29,7 @@ pub struct Args {
     /// What chance begins with; it is printed
     #[arg(long)]
     seed: Option<u64>,
-    /// Only the faults and breaches whose names contain one of these; the page then stays as it is
+    /// Only the faults and breaches whose names contain one of these; the page keeps the lines of the others
     names: Vec<String>,
 }
 
@@ -89,10 +89,8 @@ pub async fn run(args: Args) -> Result<()> {
             Err(error) => failures.push(format!("{}: {error:#}", breach.name)),
         }
     }
-    if args.names.is_empty() {
-        let lines = verdicts.iter().map(|(place, verdicts)| report::line(&catalogue[*place], verdicts));
-        report::write(&checkout().join(PAGE), &lines.collect::<Vec<_>>())?;
-    }
+    let lines = verdicts.iter().map(|(place, verdicts)| report::line(&catalogue[*place], verdicts));
+    report::write(&checkout().join(PAGE), &lines.collect::<Vec<_>>(), !args.names.is_empty())?;
     if !failures.is_empty() {
         bail!("{} failed (seed {seed}):\n{}", failures.len(), failures.join("\n"));
     }
