@@ -4,6 +4,7 @@
 //!
 //! - [`config`]: what the application is told at start
 //! - [`handover`]: the command `litefs-counter handover`
+//! - `launch`: the command `litefs-counter launch`, which starts LiteFS; on Linux
 //! - [`instance`]: which instance this is and what it may do; the only module that knows LiteFS and Fly
 //! - [`counter`]: the count; the only module that speaks SQL
 //! - [`web`]: pages and forms; the only module that visitors speak to
@@ -26,6 +27,8 @@ pub mod config;
 pub mod counter;
 pub mod handover;
 pub mod instance;
+#[cfg(target_os = "linux")]
+pub mod launch;
 pub mod web;
 
 use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
