@@ -1,6 +1,6 @@
 //! A counter on SQLite, replicated to many regions by LiteFS.
 //!
-//! Dependencies point one way: `main` → [`web`] → [`counter`] → [`instance`].
+//! Dependencies point one way: `main` → [`web`] → [`counter`] → [`instance`]. `launch` has only `instance` below it.
 //!
 //! - [`config`]: what the application is told at start
 //! - [`handover`]: the command `litefs-counter handover`

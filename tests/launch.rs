@@ -244,9 +244,9 @@ impl Site {
     }
 
     fn set_consul(&self, url: &str) {
-        let data = self.path().join("data");
+        let data = self.path().join("data").display().to_string();
         let yaml = format!(
-            "data:\n  dir: {data:?}\nlease:\n  type: consul\n  hostname: sjc-1\n  \
+            "data:\n  dir: '{data}'\nlease:\n  type: consul\n  hostname: sjc-1\n  \
              advertise-url: 'http://sjc-1:20202/#${{LAUNCH_ID}}'\n  consul:\n    url: '{url}'\n    key: lease\n"
         );
         fs::write(self.path().join("litefs.yml"), yaml).unwrap();
@@ -358,7 +358,9 @@ async fn delete(
     if let Some((session, value)) = consul.before_delete.lock().unwrap().take() {
         consul.set(Some((&session, value)));
     }
-    let is_the_same = consul.held().is_some_and(|held| query["cas"] == held.modify_index.to_string());
+    let is_the_same = consul
+        .held()
+        .is_some_and(|held| query.get("cas").is_none_or(|cas| *cas == held.modify_index.to_string()));
     if is_the_same {
         consul.set(None);
     }

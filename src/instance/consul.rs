@@ -30,7 +30,8 @@ pub struct Held {
     pub holder: Holder,
     /// Consul's session, by which it is held.
     pub session: String,
-    modify_index: u64,
+    /// Consul's index of the key's last change.
+    pub modify_index: u64,
 }
 
 /// What LiteFS writes into the key.

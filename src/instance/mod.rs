@@ -2,7 +2,7 @@
 //!
 //! Only this module knows that LiteFS, Consul and Fly exist. It depends on nothing else of the application, keeps
 //! no copy of what LiteFS knows beyond its last word, and changes nothing, but for the lease where it is told to hand
-//! that over.
+//! that over or to release it.
 //!
 //! - here: [`Instance`]
 //! - `role`: the [`Role`] that it follows

@@ -28,7 +28,7 @@ pub struct Child {
     process: std::process::Child,
     children_change: Received,
     /// Ends with this.
-    _hand_on: JoinSet<()>,
+    handing_on: JoinSet<()>,
 }
 
 /// How it ended.
@@ -77,7 +77,7 @@ impl Child {
                 }
             });
         }
-        Ok(Self { process, children_change: signals.children_change, _hand_on: hand_on })
+        Ok(Self { process, children_change: signals.children_change, handing_on: hand_on })
     }
 
     /// Returns when it has ended; reaps others meanwhile.
@@ -86,7 +86,7 @@ impl Child {
         loop {
             while let Some((ended, status)) = wait(WaitOptions::NOHANG)? {
                 if ended == pid {
-                    self._hand_on.abort_all();
+                    self.handing_on.abort_all();
                     return Ok(Ended::of(status.exit_status(), status.terminating_signal()));
                 }
             }

@@ -126,10 +126,10 @@ impl Fence {
         {
             match self.remove(left_behind).await {
                 Ok(()) => {
-                    tracing::info!("This instance's last life had left its lease behind: it is released.")
+                    tracing::info!("This instance's last life had left its lease behind: it is released.");
                 }
                 Err(refused) => {
-                    tracing::warn!("This instance's last life had left its lease behind. {refused}")
+                    tracing::warn!("This instance's last life had left its lease behind. {refused}");
                 }
             }
         }
@@ -184,6 +184,40 @@ impl fmt::Display for Kept {
             Self::Free => f.write_str("nobody holds it"),
             Self::Elsewhere(holder) => write!(f, "{} holds it", holder.hostname.escape_debug()),
             Self::Unknown => f.write_str("its session is none that was recorded while LiteFS held it"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(hostname: &str, life: &str) -> Holder {
+        Holder { hostname: hostname.to_owned(), advertise_url: format!("http://{hostname}:20202/#{life}") }
+    }
+
+    fn held(hostname: &str, life: &str, session: &str) -> Held {
+        Held { holder: holder(hostname, life), session: session.to_owned(), modify_index: 12 }
+    }
+
+    #[test]
+    fn a_lease_is_left_behind_only_by_the_life_and_the_session_that_were_recorded() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = Volume::lock(folder.path()).unwrap();
+        let own = holder("sjc-1", "life-7");
+        let ours = held("sjc-1", "life-7", "a");
+        let record = volume.record_of(&ours);
+        let judged = |held: &Held, record| judge(Some(held), &own, record).err();
+        let elsewhere = |held: &Held| Some(Kept::Elsewhere(held.holder.clone()));
+
+        assert_eq!(judge(Some(&ours), &own, Some(&record)).unwrap(), &ours);
+        assert_eq!(judge(None, &own, Some(&record)).unwrap_err(), Kept::Free);
+        assert_eq!(judged(&held("sjc-1", "life-7", "b"), Some(&record)), Some(Kept::Unknown));
+        assert_eq!(judged(&ours, None), Some(Kept::Unknown));
+        let of_another_life = volume.record_of(&held("sjc-1", "life-6", "a"));
+        assert_eq!(judged(&ours, Some(&of_another_life)), Some(Kept::Unknown));
+        for other in [held("sjc-2", "life-7", "a"), held("sjc-1", "life-8", "a")] {
+            assert_eq!(judged(&other, Some(&record)), elsewhere(&other));
         }
     }
 }
