@@ -93,7 +93,7 @@ fn crashes(faults: &mut Vec<Fault>) {
     const BOTH: [&str; 2] = [LITEFS, APPLICATION];
     let killed = |name: &str, fault: Fault| Fault {
         name: name.to_owned(),
-        promise: "writes are back in three seconds, and reads go on",
+        promise: "writes are back within seconds, and reads go on",
         writes: promised(RELEASE, RELEASED),
         reads: expected(PLANNED, OTHERS),
         reads_elsewhere: promised(PLANNED, OWN),
