@@ -34,5 +34,6 @@ COPY --from=litefs /usr/local/bin/litefs /usr/local/bin/litefs
 COPY --from=build /usr/local/bin/litefs-counter /usr/local/bin/litefs-counter
 COPY litefs.yml /etc/litefs.yml
 
-# As root, for FUSE; litefs.yml starts the application as the user `counter`.
-ENTRYPOINT ["litefs", "mount"]
+# It starts `litefs mount`, and gives its lease back if it dies. As root, for FUSE; litefs.yml starts the application as the
+# user `counter`.
+ENTRYPOINT ["litefs-counter", "launch"]

@@ -1,9 +1,10 @@
 //! A counter on SQLite, replicated to many regions by LiteFS.
 //!
-//! Dependencies point one way: `main` → [`web`] → [`counter`] → [`instance`].
+//! Dependencies point one way: `main` → [`web`] → [`counter`] → [`instance`]. `launch` has only `instance` below it.
 //!
 //! - [`config`]: what the application is told at start
 //! - [`handover`]: the command `litefs-counter handover`
+//! - `launch`: the command `litefs-counter launch`, which starts LiteFS; on Linux
 //! - [`instance`]: which instance this is and what it may do; the only module that knows LiteFS and Fly
 //! - [`counter`]: the count; the only module that speaks SQL
 //! - [`web`]: pages and forms; the only module that visitors speak to
@@ -27,6 +28,8 @@ pub mod config;
 pub mod counter;
 pub mod handover;
 pub mod instance;
+#[cfg(target_os = "linux")]
+pub mod launch;
 mod serve;
 pub mod web;
 

@@ -139,6 +139,8 @@ impl Replicated {
         let candidates = ["sjc-1", "sjc-2"];
         let options = Options {
             instances: candidates.map(|id| (id.to_owned(), "sjc".to_owned())).to_vec(),
+            // As the other servers have to be started.
+            entrypoint: Some(["litefs", "mount"].map(str::to_owned).to_vec()),
             app: server.program.clone(),
             environment: server.environment.clone(),
             files: server.directory.iter().map(|folder| (folder.clone(), folder.clone())).collect(),

@@ -9,7 +9,8 @@ use faults::{
 };
 
 /// Left to `cargo xtask faults`: each takes long, and is close to another one.
-const LEFT_OUT: [&str; 2] = ["sigkill_both", "primary_without_consul_refused"];
+const LEFT_OUT: [&str; 4] =
+    ["sigkill_both", "alone_sigkill_litefs", "node_lost", "primary_without_consul_refused"];
 
 /// A test for each name.
 macro_rules! tests {
@@ -36,6 +37,10 @@ macro_rules! tests {
 tests! {
     sigkill_litefs
     sigkill_application
+    sigkill_node
+    alone_sigkill_both
+    alone_sigkill_node
+    sigkill_amid_promotions
     sigstop_30_s
     sigterm
     sigint
