@@ -7,6 +7,7 @@ use litefs_counter::{
     config::{Command, Config},
     handover,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
@@ -30,6 +31,9 @@ fn main() -> anyhow::Result<()> {
         // They would go to standard error, and panic where that is closed as well.
         .log_internal_errors(false)
         .init();
+    if let Err(error) = allow_open_pages() {
+        tracing::warn!(%error, "The limit of open files stays as it is.");
+    }
     let stop = CancellationToken::new();
     let ended = runtime.block_on(async {
         stop_on_signal(stop.clone())?;
@@ -45,6 +49,12 @@ fn main() -> anyhow::Result<()> {
         }
         ended => ended,
     }
+}
+
+/// Each open page is an open file, and a process gets 1,024 of them unless it asks for all that it may have.
+fn allow_open_pages() -> rustix::io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
 }
 
 /// SIGTERM is what Fly sends (fly.toml's `kill_signal`) and LiteFS forwards; SIGINT is Ctrl-C.
