@@ -30,7 +30,8 @@ use crate::{
     instance::{Instance, Observed, Position, Role},
 };
 
-/// How often a silent stream shows that it is alive: proxies close what says nothing for a minute.
+/// How often a silent stream shows that it is alive: proxies close what says nothing for a minute, and a page opens
+/// another one.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a browser that comes back waits for what it has seen already.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -62,7 +63,9 @@ pub(super) async fn stream(
     let events = stream::unfold(listener, async |mut listener| {
         Some((Ok::<_, Infallible>(listener.next().await?), listener))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+    // A comment alone the page's script would not see.
+    let alive = Event::default().comment("").event("alive").data("");
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).event(alive)).into_response())
 }
 
 /// One browser that looks.
