@@ -67,6 +67,8 @@ pub struct Streams {
     memory: (f64, f64),
     /// In milliseconds, sorted.
     delays: Delays,
+    /// Time on the processor for each event at each listener, of the application and of LiteFS, in microseconds.
+    cpu: (f64, f64),
     /// Requests for the page: with no stream, with the many, and with some while somebody clicks.
     page: [Outcome; 3],
 }
@@ -134,7 +136,15 @@ pub async fn measure(ours: &Server, extent: Extent, wrk: &Wrk) -> Result<Streams
 
     println!("{} streams and clicks", thousands(to_float(extent.some as u64)));
     let listeners = Listeners::start(application, &[(&url, extent.some)]).await?;
+    let cpu = || -> Result<_> { Ok((process::cpu(application)?, process::cpu(litefs)?)) };
+    process::rest(&[application, litefs]).await?;
+    let before = cpu()?;
     let clicked = clicks(primary, extent.clicks).await?;
+    process::rest(&[application, litefs]).await?;
+    let after = cpu()?;
+    let events = to_float((extent.clicks * extent.some) as u64);
+    let each = |before: f64, after: f64| (after - before) * 1e6 / events;
+    let cpu = (each(before.0, after.0), each(before.1, after.1));
     let seen = listeners.finish(*clicked.keys().next_back().context("no clicks")?).await?;
     let delays = Delays::of(&clicked, &seen, extent.some)?;
     let listeners = Listeners::start(application, &[(&url, extent.some)]).await?;
@@ -144,7 +154,7 @@ pub async fn measure(ours: &Server, extent: Extent, wrk: &Wrk) -> Result<Streams
 
     let page = [alone, beside_many, beside_clicks];
     ensure!(page.iter().all(|outcome| outcome.errors() == 0), "requests for the page failed: {page:?}");
-    Ok(Streams { extent, proxied, memory, delays, page })
+    Ok(Streams { extent, proxied, memory, delays, cpu, page })
 }
 
 /// Raises the limit of what LiteFS may open as far as this machine lets it, and returns it. What the application gets at
@@ -265,7 +275,7 @@ fn percentile(sorted: &[f64], hundredths: usize) -> f64 {
 
 impl Streams {
     pub fn markdown(&self, machine: &str) -> String {
-        let Self { extent, proxied, memory, delays, page } = self;
+        let Self { extent, proxied, memory, delays, cpu, page } = self;
         let (many, some) = (thousands(to_float(extent.many as u64)), thousands(to_float(extent.some as u64)));
         let reached = |is: bool| if is { "yes" } else { "**no**" };
         let added = percentile(&delays.added, 99);
@@ -299,6 +309,11 @@ impl Streams {
             let [half, most, all] = [50, 99, 100].map(|hundredths| percentile(sorted, hundredths));
             let _ = writeln!(text, "| {name} | {half:.1} ms | {most:.1} ms | {all:.1} ms |");
         }
+        let _ = writeln!(
+            text,
+            "\nEach event at each listener takes {:.0} µs of the application's time and {:.0} µs of LiteFS's.",
+            cpu.0, cpu.1
+        );
         text += "\n| the page, 8 visitors with pauses | requests/s | median | 99th percentile |\n| --- | ---: | ---: | ---: |\n";
         let clicking = format!("{some} streams, ten clicks per second");
         for (name, outcome) in ["no stream".to_owned(), format!("{many} streams"), clicking].iter().zip(page)

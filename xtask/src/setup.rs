@@ -170,6 +170,8 @@ fn is_new_enough(version: &str) -> bool {
 
 /// One place where `devcluster` looks, wherever the program is.
 fn link(name: &str, program: &Path) -> Result<PathBuf> {
+    // Not by way of a checkout that shares `.cache` with others: it may go.
+    let program = &fs::canonicalize(program).with_context(|| program.display().to_string())?;
     let link = tools().join("bin").join(name);
     if fs::read_link(&link).is_ok_and(|target| target == program) {
         return Ok(link);
