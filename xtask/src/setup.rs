@@ -173,7 +173,7 @@ fn link(name: &str, program: &Path) -> Result<PathBuf> {
     // Not by way of a checkout that shares `.cache` with others: it may go.
     let program = &fs::canonicalize(program).with_context(|| program.display().to_string())?;
     let link = tools().join("bin").join(name);
-    if fs::read_link(&link).is_ok_and(|target| target == program) {
+    if fs::read_link(&link).is_ok_and(|target| target == *program) {
         return Ok(link);
     }
     let make = || {
