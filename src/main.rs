@@ -9,6 +9,7 @@ use litefs_counter::{
     config::{Command, Config},
     handover,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
@@ -37,6 +38,9 @@ fn main() -> anyhow::Result<ExitCode> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         return Ok(ExitCode::from(runtime.block_on(launch::run(command))?));
     }
+    if let Err(error) = allow_open_pages() {
+        tracing::warn!(%error, "The limit of open files stays as it is.");
+    }
     let runtime = Runtime::new()?;
     let stop = CancellationToken::new();
     let ended = runtime.block_on(async {
@@ -53,6 +57,12 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         ended => ended.map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// Each open page is an open file, and a process gets 1,024 of them unless it asks for all that it may have.
+fn allow_open_pages() -> rustix::io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
 }
 
 /// SIGTERM is what Fly sends (fly.toml's `kill_signal`) and LiteFS forwards; SIGINT is Ctrl-C.

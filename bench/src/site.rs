@@ -172,7 +172,7 @@ impl Replicated {
 }
 
 /// LiteFS's process, and its child's.
-fn processes(instance: &Arc<Instance>) -> Result<(u32, u32)> {
+pub fn processes(instance: &Arc<Instance>) -> Result<(u32, u32)> {
     let all = instance.processes();
     let litefs = all.iter().find(|process| process.name == "litefs");
     let litefs = litefs.with_context(|| format!("no LiteFS on {}: {all:?}", instance.id()))?.pid;

@@ -5,6 +5,7 @@
 //! - `cluster`: the whole deployment on this machine
 //! - `faults`: what becomes of clicks when something fails
 //! - `bench`: the application beside others that do the same
+//! - `lighthouse`: Lighthouse's verdict on every page
 //! - `screenshots`: pictures of every page
 //! - `root`: what needs root, and how to become it
 
@@ -12,6 +13,7 @@ mod apt;
 mod bench;
 mod cluster;
 mod faults;
+mod lighthouse;
 mod root;
 mod screenshots;
 mod setup;
@@ -36,6 +38,8 @@ enum Xtask {
     Faults(faults::Args),
     /// Measures the application beside others that do the same, and writes docs/performance.md
     Bench(bench::Args),
+    /// Asks Lighthouse what it thinks of every page of a release
+    Lighthouse,
     /// Takes pictures of every page into target/screenshots, and the README's
     Screenshots,
 }
@@ -48,6 +52,7 @@ async fn main() -> Result<()> {
         Xtask::Cluster(args) => cluster::run(args).await,
         Xtask::Faults(args) => faults::run(args).await,
         Xtask::Bench(args) => bench::run(&args),
+        Xtask::Lighthouse => lighthouse::run(),
         Xtask::Screenshots => screenshots::run(),
     }
 }

@@ -5,6 +5,7 @@ mod migrations;
 mod outages;
 mod second_app;
 mod status;
+mod streams;
 mod support;
 mod visitors;
 mod writes;
