@@ -59,6 +59,7 @@ pub async fn lose_node(scene: &Scene) -> Result<()> {
 pub async fn kill_amid_promotions(scene: &Scene, rounds: usize) -> Result<()> {
     /// A promotion takes some 15 ms.
     const MOMENT: usize = 30_000;
+    let mut killed = 0;
     for _ in 0..rounds {
         let from = primary(&scene.cluster).await?;
         let to = if from.id() == scene.primary.id() { &scene.heir } else { &scene.primary };
@@ -69,7 +70,8 @@ pub async fn kill_amid_promotions(scene: &Scene, rounds: usize) -> Result<()> {
         };
         // Whether it succeeds is left to chance.
         let (_, crashed) = tokio::join!(promote_to(to), crash);
-        crashed?;
+        // A LiteFS that the promotion itself has ended cannot be killed any more.
+        killed += usize::from(crashed.is_ok());
         scene.load.more(100, NEVER).await?;
         eventually("both candidates are well", NEVER, async || {
             let status = scene.cluster.status().await;
@@ -85,6 +87,7 @@ pub async fn kill_amid_promotions(scene: &Scene, rounds: usize) -> Result<()> {
         })
         .await?;
     }
+    ensure!(killed > 0, "each promotion ended LiteFS before it could be killed");
     Ok(())
 }
 
