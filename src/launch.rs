@@ -7,6 +7,7 @@
 //!
 //! - `child`: processes and signals
 //! - `lease`: which lease was left behind, and its release
+//! - `mount`: a dead LiteFS for which the kernel waits
 //! - `record`: what outlives this process, on LiteFS's volume
 //! - `litefs_yml`: LiteFS's configuration, read as LiteFS reads it
 //!
@@ -16,6 +17,7 @@
 mod child;
 mod lease;
 mod litefs_yml;
+mod mount;
 mod record;
 
 use std::{env, ffi::OsString, process::Command, time::Duration};
@@ -42,7 +44,10 @@ pub async fn run(command: Vec<OsString>) -> anyhow::Result<u8> {
     child::name_this_process();
     let words = if command.is_empty() { LITEFS.map(OsString::from).to_vec() } else { command };
     let life = Uuid::now_v7().to_string();
-    let fence = match fence(&words, &life) {
+    let variable = |name: &str| if name == LIFE { Some(life.clone()) } else { env::var(name).ok() };
+    let litefs = LiteFsYml::find(&words, variable);
+    let mount = litefs.as_ref().ok().and_then(LiteFsYml::mount);
+    let fence = match litefs.and_then(|litefs| fence(&litefs, &life)) {
         Ok(fence) => fence,
         Err(reason) => {
             tracing::warn!("If LiteFS dies, its lease is left to its time-out: {reason:#}");
@@ -58,9 +63,11 @@ pub async fn run(command: Vec<OsString>) -> anyhow::Result<u8> {
     command.args(&words[1..]).env(LIFE, &life);
     let mut child = Child::start(command, signals)
         .with_context(|| format!("cannot start {}", words[0].to_string_lossy()))?;
+    let litefs = child.id();
     let ended = tokio::select! {
         ended = child.ended() => ended?,
         never = watch(fence.as_ref()) => match never {},
+        never = mount::free_the_dead(litefs, mount) => match never {},
     };
     let is_alone = child.end_orphans().await;
     if ended == Ended::InOrder {
@@ -83,11 +90,8 @@ async fn watch(fence: Option<&Fence>) -> std::convert::Infallible {
 }
 
 /// What guards the release; none where this instance can hold no lease.
-fn fence(words: &[OsString], life: &str) -> anyhow::Result<Option<Fence>> {
-    let variable = |name: &str| {
-        if name == LIFE { Some(life.to_owned()) } else { env::var(name).ok() }
-    };
-    let Some(litefs) = LiteFsYml::find(words, variable)?.consul()? else { return Ok(None) };
+fn fence(litefs: &LiteFsYml, life: &str) -> anyhow::Result<Option<Fence>> {
+    let Some(litefs) = litefs.consul()? else { return Ok(None) };
     if !litefs.holder.advertise_url.contains(life) {
         return Err(anyhow!(
             "lease.advertise-url in litefs.yml does not carry ${{{LIFE}}}, by which one life of this instance is told from \

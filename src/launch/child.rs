@@ -80,9 +80,14 @@ impl Child {
         Ok(Self { process, children_change: signals.children_change, handing_on: hand_on })
     }
 
+    /// Its process.
+    pub fn id(&self) -> Pid {
+        Pid::from_child(&self.process)
+    }
+
     /// Returns when it has ended; reaps others meanwhile.
     pub async fn ended(&mut self) -> io::Result<Ended> {
-        let pid = Pid::from_child(&self.process);
+        let pid = self.id();
         loop {
             while let Some((ended, status)) = wait(WaitOptions::NOHANG)? {
                 if ended == pid {

@@ -48,6 +48,11 @@ impl LiteFsYml {
         Ok(Self(documents.into_iter().next().context("it is empty")?))
     }
 
+    /// Where LiteFS mounts.
+    pub fn mount(&self) -> Option<PathBuf> {
+        self.0["fuse"]["dir"].as_str().map(PathBuf::from)
+    }
+
     /// How LiteFS holds its lease in Consul; `None` where it never does.
     pub fn consul(&self) -> Result<Option<Candidate>> {
         let lease = &self.0["lease"];
