@@ -22,7 +22,7 @@ pub(super) async fn commit(
         // Together, since each way to SQLite's thread and back takes longer than what it does there.
         let begin = raw_sql("begin immediate; select count from counter where id = 1");
         let before: i64 = begin.fetch_one(&mut *connection).await?.try_get(0)?;
-        let mut known = Keys::known(batch, connection).await?;
+        let mut known = keys.known(batch, connection).await?;
         let new = batch.iter().filter(|click| click.key.as_ref().is_some_and(|key| !known.contains_key(key)));
         let new = new.count();
         let mut room = if new == 0 { 0 } else { keys.make_room(new, connection).await? };

@@ -1,12 +1,14 @@
 //! Keys: a click that comes with one is counted once, however often it is sent.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
+    hash::{BuildHasher as _, RandomState},
     str::FromStr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::TryStreamExt as _;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
@@ -14,9 +16,8 @@ use super::{ClickError, Intent, writer::Click};
 
 /// None younger is removed: a click is repeated within minutes, if at all.
 const YOUNGEST: Duration = Duration::from_mins(10);
-/// The fewest keys that are looked at for removal in one transaction. With each new key two old ones can go, so that
-/// removing keeps up with counting.
-const FEWEST: usize = 64;
+/// The most clicks in one row: as many as a page of the database holds, with keys of 36 characters.
+const ROW: usize = 64;
 
 /// Names one click of one visitor: 1 to 64 visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,40 +67,58 @@ pub(super) struct Known {
     result: Option<i64>,
 }
 
-/// The table of keys, as the writer keeps it.
+/// The keys that are stored. The table is a log without an index of keys, which through LiteFS would cost more than all
+/// else in a transaction; the one writer has the index in memory.
 #[derive(Debug)]
 pub(super) struct Keys {
     keep: Keep,
-    stored: u64,
-    /// When the oldest was stored, in seconds since 1970.
+    /// In which row of the log a key is, by its fingerprint.
+    rows: HashMap<u64, i64>,
+    /// Nobody outside can tell which keys would share a fingerprint.
+    fingerprints: RandomState,
+    /// The row that comes next.
+    next: i64,
+    /// When the oldest row was stored, in seconds since 1970.
     oldest: Option<i64>,
 }
 
 impl Keys {
     pub(super) async fn load(keep: Keep, connection: &mut SqliteConnection) -> sqlx::Result<Self> {
-        // They are removed from the low end alone, so that the ends tell the number.
-        let ends = "select coalesce(max(id) - min(id) + 1, 0) from click";
-        let stored: i64 = sqlx::query_scalar(ends).fetch_one(&mut *connection).await?;
-        let mut keys = Self { keep, stored: u64::try_from(stored).unwrap_or_default(), oldest: None };
-        keys.look_for_the_oldest(connection).await?;
+        let fingerprints = RandomState::new();
+        let mut keys = Self { keep, rows: HashMap::new(), fingerprints, next: 1, oldest: None };
+        let mut rows = sqlx::query_as("select id, created, clicks from batch order by id").fetch(connection);
+        while let Some((id, created, clicks)) = rows.try_next().await? {
+            let clicks: String = clicks;
+            for (key, ..) in parse(&clicks)? {
+                keys.remember(&key, id)?;
+            }
+            keys.next = id + 1;
+            keys.oldest.get_or_insert(created);
+        }
         Ok(keys)
     }
 
-    /// What is known of the keys in this batch.
+    /// What is known of the keys in this batch, and perhaps of others.
     pub(super) async fn known(
+        &self,
         batch: &[Click],
         connection: &mut SqliteConnection,
     ) -> sqlx::Result<HashMap<Key, Known>> {
-        let keys: Vec<&str> = batch.iter().filter_map(|click| Some(&*click.key.as_ref()?.0)).collect();
-        if keys.is_empty() {
-            return Ok(HashMap::new());
+        let keys = batch.iter().filter_map(|click| click.key.as_ref());
+        let rows: HashSet<i64> =
+            keys.filter_map(|key| self.rows.get(&self.fingerprint(&key.0)).copied()).collect();
+        let mut known = HashMap::new();
+        if rows.is_empty() {
+            return Ok(known);
         }
         // One statement for all: each has its price, whatever it does.
-        let found =
-            "select click.key, step, result from json_each(?) given join click on click.key = given.value";
-        let found: Vec<(String, i64, Option<i64>)> =
-            sqlx::query_as(found).bind(json(&keys)).fetch_all(connection).await?;
-        Ok(found.into_iter().map(|(key, step, result)| (Key(key.into()), Known { step, result })).collect())
+        let found = "select clicks from batch where id in (select value from json_each(?))";
+        let found: Vec<String> = sqlx::query_scalar(found).bind(json(&rows)).fetch_all(connection).await?;
+        for clicks in found {
+            let clicks = parse(&clicks)?.into_iter();
+            known.extend(clicks.map(|(key, step, result)| (Key(key.into()), Known { step, result })));
+        }
+        Ok(known)
     }
 
     /// How many new keys fit in, once what is old enough has been removed to make room for `wanted`.
@@ -110,12 +129,15 @@ impl Keys {
     ) -> sqlx::Result<u64> {
         let now = now();
         let overdue = |age: Duration| now - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-        let wanted_in_all = self.stored + wanted as u64;
-        let age = if wanted_in_all > self.keep.most { YOUNGEST } else { self.keep.age.max(YOUNGEST) };
-        if self.oldest.is_some_and(|oldest| oldest < overdue(age)) {
-            self.remove(overdue(age), FEWEST.max(2 * wanted), connection).await?;
+        // For each new row two old ones can go, so that removing keeps up with counting.
+        let (mut age, mut most) = (self.keep.age.max(YOUNGEST), 2 * wanted.div_ceil(ROW));
+        if self.stored() + wanted as u64 > self.keep.most {
+            (age, most) = (YOUNGEST, most.max(wanted));
         }
-        Ok(self.keep.most.saturating_sub(self.stored))
+        if self.oldest.is_some_and(|oldest| oldest < overdue(age)) {
+            self.remove(overdue(age), most, connection).await?;
+        }
+        Ok(self.keep.most.saturating_sub(self.stored()))
     }
 
     pub(super) async fn store(
@@ -123,40 +145,62 @@ impl Keys {
         new: &[(&Key, Known)],
         connection: &mut SqliteConnection,
     ) -> sqlx::Result<()> {
-        let rows: Vec<_> = new.iter().map(|(key, known)| (&*key.0, known.step, known.result)).collect();
-        let insert = "insert into click (key, step, result, created) \
-                      select value ->> 0, value ->> 1, value ->> 2, ? from json_each(?)";
+        let clicks: Vec<_> = new.iter().map(|(key, known)| (&*key.0, known.step, known.result)).collect();
+        let rows: Vec<_> = clicks.chunks(ROW).collect();
+        let insert = "insert into batch (id, created, clicks) select ? + key, ?, value from json_each(?)";
         let now = now();
-        sqlx::query(insert).bind(now).bind(json(&rows)).execute(connection).await?;
-        self.stored += new.len() as u64;
+        sqlx::query(insert).bind(self.next).bind(now).bind(json(&rows)).execute(connection).await?;
+        for clicks in rows {
+            for (key, ..) in clicks {
+                self.remember(key, self.next)?;
+            }
+            self.next += 1;
+        }
         self.oldest.get_or_insert(now);
         Ok(())
     }
 
-    /// Removes those that were stored before `time`, `most` of them at most.
+    /// Removes rows that were stored before `time`, `most` of them at most.
     async fn remove(
         &mut self,
         time: i64,
         most: usize,
         connection: &mut SqliteConnection,
     ) -> sqlx::Result<()> {
-        let oldest: Vec<(i64, i64)> = sqlx::query_as("select id, created from click order by id limit ?")
-            .bind(i64::try_from(most).unwrap_or(i64::MAX))
-            .fetch_all(&mut *connection)
-            .await?;
-        let overdue = oldest.iter().take_while(|(_, created)| *created < time);
-        if let Some((last, _)) = overdue.last() {
-            let removed =
-                sqlx::query("delete from click where id <= ?").bind(last).execute(&mut *connection).await?;
-            self.stored = self.stored.saturating_sub(removed.rows_affected());
+        let oldest: Vec<(i64, i64, String)> =
+            sqlx::query_as("select id, created, clicks from batch order by id limit ?")
+                .bind(i64::try_from(most).unwrap_or(i64::MAX))
+                .fetch_all(&mut *connection)
+                .await?;
+        let overdue = oldest.iter().take_while(|(_, created, _)| *created < time);
+        let mut last = None;
+        for (id, _, clicks) in overdue {
+            for (key, ..) in parse(clicks)? {
+                self.rows.remove(&self.fingerprint(&key));
+            }
+            last = Some(id);
         }
-        self.look_for_the_oldest(connection).await
-    }
-
-    async fn look_for_the_oldest(&mut self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
-        let oldest = sqlx::query_scalar("select created from click order by id limit 1");
+        sqlx::query("delete from batch where id <= ?").bind(last).execute(&mut *connection).await?;
+        let oldest = sqlx::query_scalar("select created from batch order by id limit 1");
         self.oldest = oldest.fetch_optional(connection).await?;
         Ok(())
+    }
+
+    fn stored(&self) -> u64 {
+        self.rows.len() as u64
+    }
+
+    fn fingerprint(&self, key: &str) -> u64 {
+        self.fingerprints.hash_one(key)
+    }
+
+    /// Fails where another key has the same fingerprint: of a million keys once in some 40 million times. The writer then
+    /// loads the keys again, with other fingerprints.
+    fn remember(&mut self, key: &str, row: i64) -> sqlx::Result<()> {
+        match self.rows.insert(self.fingerprint(key), row) {
+            None => Ok(()),
+            Some(_) => Err(sqlx::Error::Protocol("two keys have the same fingerprint".to_owned())),
+        }
     }
 }
 
@@ -177,6 +221,11 @@ impl Known {
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// What a row holds: keys, steps and results.
+fn parse(clicks: &str) -> sqlx::Result<Vec<(String, i64, Option<i64>)>> {
+    serde_json::from_str(clicks).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 fn json(value: &impl serde::Serialize) -> String {

@@ -149,7 +149,7 @@ async fn old_keys_go_and_young_ones_stay() {
     let app = App::start_with(&["--key-hours", "1"]).await;
     click(&app, "increment", "old").await;
     click(&app, "increment", "young").await;
-    app.sql("update click set created = unixepoch() - 3601 where key = 'old'").await;
+    app.sql("update batch set created = unixepoch() - 3601 where clicks -> 0 ->> 0 = 'old'").await;
     // The process knows how old its oldest key is; the next one has to look.
     let app = App::start_in(app.stop().await, &["--key-hours", "1"]).await;
     app.count().await;
@@ -177,7 +177,7 @@ async fn at_the_cap_only_what_is_older_than_ten_minutes_makes_room() {
     assert_eq!(app.click("increment").await.status(), StatusCode::SEE_OTHER);
     assert_eq!(app.count().await, 4);
 
-    app.sql("update click set created = unixepoch() - 601 where key = 'a'").await;
+    app.sql("update batch set created = unixepoch() - 601 where clicks -> 0 ->> 0 = 'a'").await;
     let app = App::start_in(app.stop().await, &["--key-limit", "3"]).await;
     app.count().await;
     assert_eq!(click(&app, "increment", "d").await.status(), StatusCode::SEE_OTHER);
