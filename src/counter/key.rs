@@ -38,7 +38,7 @@ pub struct Keep {
 }
 
 impl Key {
-    /// One that nobody has used. It begins with the time, which keeps new keys beside each other in the index.
+    /// One that nobody has used.
     #[must_use]
     pub fn fresh() -> Self {
         Self(Uuid::now_v7().to_string().into())
