@@ -73,9 +73,9 @@ async fn database() -> Vec<u8> {
     let file = folder.path().join("a.db");
     let mut connection =
         SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", file.display())).await.unwrap();
-    let fill = "create table said (word text); insert into said values ('hello'); \
+    let statements = "create table said (word text); insert into said values ('hello'); \
                 create table more (data blob); insert into more values (zeroblob(20000))";
-    sqlx::raw_sql(fill).execute(&mut connection).await.unwrap();
+    sqlx::raw_sql(statements).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     fs::read(file).unwrap()
 }

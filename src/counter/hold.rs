@@ -38,9 +38,10 @@ impl Order {
             return;
         }
         tracing::info!("Nothing is written while the database is replaced.");
-        match time::timeout(LONGEST, self.released).await {
-            Ok(_) => tracing::info!("Whoever held up the writer has let it go."),
-            Err(_) => tracing::warn!("The writer was held up for {} s, and goes on.", LONGEST.as_secs()),
+        if time::timeout(LONGEST, self.released).await.is_ok() {
+            tracing::info!("Whoever held up the writer has let it go.");
+        } else {
+            tracing::warn!("The writer was held up for {} s, and goes on.", LONGEST.as_secs());
         }
     }
 }

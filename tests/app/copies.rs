@@ -249,10 +249,10 @@ async fn an_earlier_version_is_restored_and_migrated() {
 async fn a_click_that_comes_while_the_writer_is_held_waits_and_is_counted() {
     let app = App::start_with(&["--private-addr", "127.0.0.1:0"]).await;
     app.click("increment").await;
-    let hold = format!("{}/hold", app.private_url.as_ref().unwrap());
-    let mut held = app.client.post(&hold).send().await.unwrap();
+    let order = format!("{}/hold", app.private_url.as_ref().unwrap());
+    let mut held = app.client.post(&order).send().await.unwrap();
     assert_eq!(held.chunk().await.unwrap().unwrap(), "held\n");
-    let another = app.client.post(&hold).send().await.unwrap();
+    let another = app.client.post(&order).send().await.unwrap();
     assert_eq!(another.status(), 503);
 
     let (client, url) = (app.client.clone(), app.url.clone());
