@@ -98,6 +98,23 @@ pub enum Command {
         #[arg(long, value_name = "INSTANCE")]
         to: Option<InstanceId>,
     },
+    /// Writes the database into FILE, on any instance, while clicks go on
+    Backup {
+        /// It must not be there yet
+        file: PathBuf,
+    },
+    /// Replaces the database by a backup, and keeps the old one beside FILE. To be run on the primary's machine; without
+    /// LiteFS, with the application stopped
+    Restore {
+        /// A backup of this application's, of this version or an earlier one
+        file: PathBuf,
+        /// All nodes have lost their data: forgets the old cluster, once none is found to have it. To be run on a candidate
+        #[arg(long)]
+        data_is_lost: bool,
+        /// An instance that need not be asked, its data being gone
+        #[arg(long, value_name = "INSTANCE", requires = "data_is_lost")]
+        without: Vec<InstanceId>,
+    },
     /// Starts LiteFS, which starts the application, and releases its lease if it dies. To be the machine's main process
     #[cfg(target_os = "linux")]
     Launch {

@@ -3,6 +3,7 @@
 //! Dependencies point one way: `main` → [`web`] → [`counter`] → [`instance`]. `launch` has only `instance` below it.
 //!
 //! - [`config`]: what the application is told at start
+//! - [`copies`]: the commands `litefs-counter backup` and `restore`
 //! - [`handover`]: the command `litefs-counter handover`
 //! - `launch`: the command `litefs-counter launch`, which starts LiteFS; on Linux
 //! - [`instance`]: which instance this is and what it may do; the only module that knows LiteFS and Fly
@@ -25,6 +26,7 @@
 //!    then `web::page` reads the count. The visitor sees their own click.
 
 pub mod config;
+pub mod copies;
 pub mod counter;
 pub mod handover;
 pub mod instance;

@@ -7,7 +7,7 @@ use litefs_counter::launch;
 use litefs_counter::{
     Server,
     config::{Command, Config},
-    handover,
+    copies, handover,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
@@ -21,8 +21,8 @@ const LEFT_BEHIND: Duration = Duration::from_millis(100);
 
 fn main() -> anyhow::Result<ExitCode> {
     let config = Config::read();
-    if let Some(Command::Handover { to }) = &config.command {
-        println!("{}", Runtime::new()?.block_on(handover::run(&config, to.as_ref()))?);
+    if let Some(said) = operator(&config)? {
+        println!("{said}");
         return Ok(ExitCode::SUCCESS);
     }
     tracing_subscriber::fmt()
@@ -57,6 +57,20 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         ended => ended.map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// What an operator asks for, and what to tell them. `None`: something else is asked for.
+fn operator(config: &Config) -> anyhow::Result<Option<String>> {
+    let runtime = Runtime::new;
+    let said = match &config.command {
+        Some(Command::Handover { to }) => runtime()?.block_on(handover::run(config, to.as_ref())),
+        Some(Command::Backup { file }) => runtime()?.block_on(copies::backup(config, file)),
+        Some(Command::Restore { file, data_is_lost, without }) => {
+            runtime()?.block_on(copies::restore(config, file, data_is_lost.then_some(without)))
+        }
+        _ => return Ok(None),
+    };
+    said.map(Some)
 }
 
 /// Each open page is an open file, and a process gets 1,024 of them unless it asks for all that it may have.

@@ -147,7 +147,12 @@ fn the_image_gets_every_member_of_the_workspace_that_cargo_has_to_read() {
         let member = member.as_str().unwrap();
         let is_let_through = |file: &str| let_through.lines().any(|line| line == format!("!{member}/{file}"));
         assert!(is_let_through("Cargo.toml"), "{member}/Cargo.toml is kept from the image's build");
-        let source = ["src/lib.rs", "src/main.rs"].into_iter().find(|file| is_let_through(file));
+        let source = ["src", "src/lib.rs", "src/main.rs"].into_iter().find(|file| is_let_through(file));
         assert!(source.is_some(), "no source of {member}: Cargo refuses a package without a target");
+        let is_built = manifest["dependencies"].get(member).is_some();
+        assert!(
+            !is_built || source == Some("src"),
+            "the application is built with {member}: all of it is needed"
+        );
     }
 }

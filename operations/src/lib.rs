@@ -1,2 +1,19 @@
 //! What the operator does: the commands of `litefs-counter` that serve no visitor, a file each. The binary only calls
 //! them. Nothing here knows the application; it tells where its database and its LiteFS are.
+//!
+//! - [`backup`]: the database, into a file
+//! - [`restore`]: such a file, in place of the database
+//! - `snapshot`: what a database in a file has to be
+//! - `litefs`: LiteFS's export and import, and the checksum that tells whether they are whole
+//! - `hold`: the application writes nothing while its database is replaced
+//! - `cluster_id`: what keeps empty nodes from being elected, in Consul
+
+pub mod backup;
+mod cluster_id;
+mod hold;
+mod litefs;
+pub mod restore;
+mod snapshot;
+
+pub use cluster_id::ConsulKey;
+pub use snapshot::Schema;

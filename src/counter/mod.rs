@@ -11,11 +11,13 @@
 //! - `key`: each click is counted once, however often it is sent
 //! - `reader`: the count, and whether its schema is new enough
 //! - `live`: the count whenever it changes
+//! - `hold`: nothing is written for a while
 //! - `rate`: clicks per second
 //! - `shared`: one query for all who ask at the same time
 
 mod announce;
 mod batch;
+mod hold;
 mod key;
 mod live;
 mod rate;
@@ -39,17 +41,23 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::instance::{Confirmation, HandOverError, Instance, InstanceId, Policy, Txid};
+use hold::Order;
 use live::Live;
 use rate::Rate;
 use reader::Reader;
 use writer::{Click, Writer, Writing};
 
+pub use hold::Hold;
 pub use key::{InvalidKey, Keep, Key};
 pub use live::Snapshot;
 pub use rate::SECONDS as RATE_SECONDS;
 pub use reader::ReadError;
 
-static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+/// Tells an operator which state of the data a database holds. Of each version of the schema.
+pub const SUMMARY: &str = "select 'count ' || count from counter where id = 1";
+
+/// All that this binary knows.
+pub static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrations = sqlx::migrate!();
     // An older binary meets a newer schema in each rolling deploy, and has to go on.
     migrations.set_ignore_missing(true);
@@ -65,6 +73,7 @@ const QUEUE: usize = 4096;
 pub struct Counter {
     clicks: mpsc::Sender<Click>,
     hand_overs: mpsc::Sender<HandOver>,
+    holds: mpsc::Sender<Order>,
     writing: watch::Receiver<Writing>,
     confirmed: watch::Receiver<Option<Txid>>,
     reader: Arc<Reader>,
@@ -157,6 +166,7 @@ impl Counter {
         let (clicks, queue) = mpsc::channel(QUEUE);
         // One at a time; who comes second waits.
         let (hand_overs, to_hand_over) = mpsc::channel(1);
+        let (holds, to_hold) = mpsc::channel(1);
         let (writing, is_writing) = watch::channel(Writing::No);
         let (confirmed, is_confirmed) = watch::channel(None);
         let (committed, is_committed) = watch::channel(0);
@@ -170,6 +180,7 @@ impl Counter {
             instance,
             queue,
             hand_overs: to_hand_over,
+            holds: to_hold,
             writing,
             confirmed,
             committed,
@@ -179,6 +190,7 @@ impl Counter {
         let counter = Self {
             clicks,
             hand_overs,
+            holds,
             writing: is_writing,
             confirmed: is_confirmed,
             reader,
@@ -262,6 +274,15 @@ impl Counter {
         // Where the writer has ended there is no role to hand over.
         let _ = self.hand_overs.send(HandOver { to, patience, answer }).await;
         answered.await.unwrap_or(Err(HandOverError::NotPrimary))
+    }
+
+    /// Returns once nothing is written any more, whatever this instance is or becomes, until what it returns is dropped.
+    /// `None`: it is held already, or ends. Clicks meanwhile get [`ClickError::NotWriting`].
+    pub async fn hold(&self) -> Option<Hold> {
+        let (order, begun, hold) = hold::order();
+        self.holds.send(order).await.ok()?;
+        begun.await.ok()?;
+        Some(hold)
     }
 
     /// Takes no more clicks. Those that were taken are still committed, by the writer's task.

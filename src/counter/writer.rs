@@ -3,7 +3,7 @@
 //! Clicks that arrive while a transaction is being committed and confirmed go together into the next one: on LiteFS a
 //! transaction costs milliseconds, a row in it microseconds. A lone click does not wait for company.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 
 use sqlx::{
     Connection, SqliteConnection,
@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, announce, batch, key::Key, key::Keys,
-    rate::Rate,
+    ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, announce, batch, hold::Order, key::Key,
+    key::Keys, rate::Rate,
 };
 use crate::instance::{
     Confirmation, Confirmer, HandOverError, Instance, InstanceId, Observed, Policy, Position, Role, Txid,
@@ -61,6 +61,7 @@ pub(super) struct Writer {
     pub(super) role: watch::Receiver<Observed>,
     pub(super) queue: mpsc::Receiver<Click>,
     pub(super) hand_overs: mpsc::Receiver<HandOver>,
+    pub(super) holds: mpsc::Receiver<Order>,
     /// Tells everyone else whether clicks are taken.
     pub(super) writing: watch::Sender<Writing>,
     /// The newest transaction that is confirmed since this instance last became primary.
@@ -98,6 +99,8 @@ enum End {
     LeaseLost,
     /// Another one is to be.
     HandOver(HandOver),
+    /// Nothing may be written for a while.
+    Hold(Order),
 }
 
 /// What a primary holds.
@@ -151,6 +154,7 @@ impl Writer {
             tokio::select! {
                 changed = self.role.changed() => if changed.is_err() { break },
                 Some(request) = self.hand_overs.recv() => request.tell(Err(HandOverError::NotPrimary)),
+                Some(order) = self.holds.recv() => self.hold(order).await,
                 // It was on its way when the lease was lost.
                 Some(click) = self.queue.recv() => click.tell(Err(ClickError::NotWriting)),
                 () = self.closing.cancelled() => {}
@@ -167,6 +171,21 @@ impl Writer {
             Some(request) = self.hand_overs.recv() => {
                 let mut confirmer = Confirmer::start(self.instance.clone(), self.settings.confirm).await;
                 self.hand_over(&mut confirmer, request).await;
+            }
+            Some(order) = self.holds.recv() => self.hold(order).await,
+        }
+    }
+
+    /// Writes nothing for as long as this order lasts. Who asks for anything meanwhile is refused.
+    async fn hold(&mut self, order: Order) {
+        let mut held = pin!(order.wait());
+        while !self.closing.is_cancelled() {
+            tokio::select! {
+                () = &mut held => return,
+                () = self.closing.cancelled() => {}
+                Some(click) = self.queue.recv() => click.tell(Err(ClickError::NotWriting)),
+                Some(request) = self.hand_overs.recv() => request.tell(Err(HandOverError::Held)),
+                Some(another) = self.holds.recv() => drop(another),
             }
         }
     }
@@ -199,6 +218,10 @@ impl Writer {
                 self.hand_over(&mut confirmer, request).await;
                 Ok(End::LeaseLost)
             }
+            End::Hold(order) => {
+                self.hold(order).await;
+                Ok(End::LeaseLost)
+            }
             end => Ok(end),
         }
     }
@@ -217,6 +240,7 @@ impl Writer {
                 changed = self.role.changed() => if changed.is_err() { return Ok(End::Closed) },
                 () = self.closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
                 Some(request) = self.hand_overs.recv() => return Ok(End::HandOver(request)),
+                Some(order) = self.holds.recv() => return Ok(End::Hold(order)),
                 taken = self.queue.recv_many(&mut batch, BATCH) => {
                     if taken == 0 {
                         return Ok(End::Closed);

@@ -86,6 +86,9 @@ pub enum HandOverError {
     /// There is nothing to hand over.
     #[error("this instance is not primary")]
     NotPrimary,
+    /// Nothing may be written or handed over at this moment.
+    #[error("the database is being replaced")]
+    Held,
     /// Nobody to hand over to.
     #[error("no other candidate is up and has the last transaction")]
     NoHeir,

@@ -10,6 +10,7 @@
 //! - `vitals`: `GET /instance`, on the private network: what this application says of itself
 //! - `health`: `GET /healthcheck`
 //! - `handover`: `POST /handover`, on the private network
+//! - `hold`: `POST /hold`, on the private network: nothing is written for a while
 //! - `body`: a request's body, read before anything answers
 //! - `error`: every answer that is not the page, as a page
 
@@ -21,6 +22,7 @@ mod error;
 mod events;
 mod handover;
 mod health;
+mod hold;
 mod page;
 mod status;
 mod vitals;
@@ -145,6 +147,7 @@ fn private(app: Arc<App>) -> Router {
     Router::new()
         .route("/healthcheck", get(health::check))
         .route("/handover", post(handover::hand_over))
+        .route("/hold", post(hold::hold))
         .route("/instance", get(vitals::show))
         .layer(from_fn_with_state(app.clone(), around))
         .with_state(app)

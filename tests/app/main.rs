@@ -2,6 +2,7 @@
 //! database.
 
 mod clicks;
+mod copies;
 mod events;
 mod helpers;
 mod keys;

@@ -107,7 +107,11 @@ impl Visitor {
 
     /// A click with a key of its own, as the page's script sends it: what the application says of it.
     pub async fn click_with_key(&mut self) -> Result<serde_json::Value, StatusCode> {
-        let body = format!("intent=increment&key={:032x}", fresh_key());
+        self.click_with(&format!("{:032x}", fresh_key())).await
+    }
+
+    pub async fn click_with(&mut self, key: &str) -> Result<serde_json::Value, StatusCode> {
+        let body = format!("intent=increment&key={key}");
         let request = self.client.post(&self.entry).body(body);
         let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         let answer = self.send(request.header(header::ACCEPT, "application/json")).await;
