@@ -12,6 +12,7 @@
 //! - `reader`: the count, and whether its schema is new enough
 //! - `live`: the count whenever it changes
 //! - `rate`: clicks per second
+//! - `tally`: clicks, batches and candidates, counted for `/metrics`
 //! - `shared`: one query for all who ask at the same time
 
 mod announce;
@@ -21,11 +22,12 @@ mod live;
 mod rate;
 mod reader;
 mod shared;
+mod tally;
 mod writer;
 
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -48,6 +50,7 @@ pub use key::{InvalidKey, Keep, Key};
 pub use live::Snapshot;
 pub use rate::SECONDS as RATE_SECONDS;
 pub use reader::ReadError;
+pub use tally::{Outcome, Tally};
 
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrations = sqlx::migrate!();
@@ -70,6 +73,8 @@ pub struct Counter {
     reader: Arc<Reader>,
     live: Live,
     rate: Arc<Rate>,
+    tally: Arc<Tally>,
+    database: PathBuf,
     closing: CancellationToken,
 }
 
@@ -163,7 +168,8 @@ impl Counter {
         let closing = CancellationToken::new();
         let reader = Arc::new(Reader::new(&settings.database));
         let live = Live::new(reader.clone(), instance.clone(), is_committed);
-        let rate = Arc::new(Rate::new());
+        let (rate, tally) = (Arc::new(Rate::new()), Arc::new(Tally::new()));
+        let database = settings.database.clone();
         let writer = Writer {
             settings,
             role: instance.watch(),
@@ -174,6 +180,7 @@ impl Counter {
             confirmed,
             committed,
             rate: rate.clone(),
+            tally: tally.clone(),
             closing: closing.clone(),
         };
         let counter = Self {
@@ -184,6 +191,8 @@ impl Counter {
             reader,
             live,
             rate,
+            tally,
+            database,
             closing,
         };
         (counter, tokio::spawn(writer.run()))
@@ -205,6 +214,24 @@ impl Counter {
     #[must_use]
     pub fn clicks_per_second(&self) -> Vec<u32> {
         self.rate.per_second()
+    }
+
+    /// What is counted since the process began.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// The clicks that wait for their transaction.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.clicks.max_capacity() - self.clicks.capacity()
+    }
+
+    /// The database's file.
+    #[must_use]
+    pub fn database(&self) -> &Path {
+        &self.database
     }
 
     /// Waits until this instance takes clicks: it is primary, and has migrated.
