@@ -109,7 +109,7 @@ pub async fn record(recording: &Recording) -> Result<PathBuf> {
     })
     .await?;
     let mut tape = Tape::new(&names()?)?;
-    let struck = {
+    let struck: Result<()> = {
         let strike = async {
             sleep(QUIET).await;
             recording.strike.bring_about(&cluster).await?;
@@ -133,8 +133,7 @@ pub fn names() -> Result<BTreeSet<String>> {
     let alerts = fs::read_to_string(checkout().join(FOLDER).join("alerts.yml"))?;
     let expressions = alerts.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
     let words = expressions.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
-    let names: BTreeSet<String> =
-        words.filter(|word| word.starts_with("app_")).map(str::to_owned).collect();
+    let names: BTreeSet<String> = words.filter(|word| word.starts_with("app_")).map(str::to_owned).collect();
     ensure!(!names.is_empty(), "the alerts look at nothing");
     Ok(names)
 }
@@ -385,8 +384,7 @@ mod tests {
     fn a_series_is_read_with_and_without_labels() {
         let metrics = "# HELP a A.\n# TYPE a gauge\na 1\nb_total{x=\"1\",y=\"z\"} 2.5\n";
         let labels = BTreeMap::from([("x".to_owned(), "1".to_owned()), ("y".to_owned(), "z".to_owned())]);
-        let expected =
-            [(("a".to_owned(), BTreeMap::new()), 1.0), (("b_total".to_owned(), labels), 2.5)];
+        let expected = [(("a".to_owned(), BTreeMap::new()), 1.0), (("b_total".to_owned(), labels), 2.5)];
         assert_eq!(read(metrics).unwrap(), expected);
     }
 

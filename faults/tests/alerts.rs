@@ -65,7 +65,8 @@ async fn a_cluster_of_today_tells_what_the_recordings_and_the_alerts_speak_of() 
         assert!(value(replica, "app_lag_seconds").unwrap() < 10.0);
     }
     for instance in &all {
-        let (free, size) = (value(instance, "app_volume_free_bytes"), value(instance, "app_volume_size_bytes"));
+        let (free, size) =
+            (value(instance, "app_volume_free_bytes"), value(instance, "app_volume_size_bytes"));
         assert!(free.unwrap() > 0.0 && free < size, "{free:?} of {size:?}");
     }
     // Visitors, who come through LiteFS's proxy, get none of it.

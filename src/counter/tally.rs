@@ -31,8 +31,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them, in their order.
-    pub const ALL: [Self; 5] =
-        [Self::Counted, Self::Alone, Self::Repeated, Self::Refused, Self::Unknown];
+    pub const ALL: [Self; 5] = [Self::Counted, Self::Alone, Self::Repeated, Self::Refused, Self::Unknown];
 }
 
 /// One for the process.

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, announce, batch, key::Key, key::Keys,
+    ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, announce, batch,
+    key::{Key, Keys},
     rate::Rate,
     tally::{Outcome, Tally},
 };
@@ -260,13 +261,14 @@ impl Writer {
             return Ok(());
         }
         self.tally.batches.observe(batch.len() as u64);
-        let batch::Results { results, repeated } = match batch::commit(&mut held.connection, &mut held.keys, batch).await {
-            Ok(results) => results,
+        let committed = match batch::commit(&mut held.connection, &mut held.keys, batch).await {
+            Ok(committed) => committed,
             Err((told, error)) => {
                 tell_all(batch, &told);
                 return Err(error);
             }
         };
+        let batch::Results { results, repeated } = committed;
         self.committed.send_modify(|commits| *commits += 1);
         let begun = Instant::now();
         let confirmed = self.confirm(held).await;

@@ -27,6 +27,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use tokio::{sync::Semaphore, time};
+use tokio_util::task::TaskTracker;
 
 use super::{App, error::Error};
 use crate::{
@@ -66,6 +67,8 @@ pub(super) struct Metrics {
     pub(super) streams: Streams,
     pub(super) held: AtomicU64,
     pub(super) replayed: AtomicU64,
+    /// Of visitors alone.
+    under_way: TaskTracker,
     observer: Option<Observer>,
     /// One question at a time: a LiteFS that hangs holds a thread for each.
     disk: Arc<Semaphore>,
@@ -109,7 +112,7 @@ struct Asked {
 
 impl Metrics {
     /// Needs a Tokio runtime.
-    pub(super) fn new(instance: &Instance) -> Arc<Self> {
+    pub(super) fn new(instance: &Instance, under_way: TaskTracker) -> Arc<Self> {
         let metrics = Arc::new(Self {
             requests: [const { AtomicU64::new(0) }; _],
             durations: std::array::from_fn(|_| Histogram::of_times(&DURATIONS)),
@@ -117,6 +120,7 @@ impl Metrics {
             streams: Streams::default(),
             held: AtomicU64::new(0),
             replayed: AtomicU64::new(0),
+            under_way,
             observer: instance.observer(instance.id()),
             disk: Arc::new(Semaphore::new(1)),
         });
@@ -192,9 +196,8 @@ fn registry(app: &App, asked: &Asked) -> Registry {
     http(&mut all, metrics);
     roles(&mut all, metrics, &app.instance.role());
 
-    let clicks = Outcome::ALL.map(|outcome| {
-        ([("outcome", outcome_name(outcome))], ConstCounter::new(tally.clicks(outcome)))
-    });
+    let clicks = Outcome::ALL
+        .map(|outcome| ([("outcome", outcome_name(outcome))], ConstCounter::new(tally.clicks(outcome))));
     let help = "Clicks by what has become of them here; those that were handed on are not among them";
     all.register("clicks", help, Labelled(clicks.into()));
     all.register("batch_clicks", "Clicks in each transaction", tally.batches.clone());
@@ -208,7 +211,11 @@ fn registry(app: &App, asked: &Asked) -> Registry {
     );
     gauge("queue_clicks", "Clicks that wait for their transaction", counter.queued() as u64);
     gauge("streams_open", "Pages that are told of each change", metrics.streams.0.load(Relaxed));
-    gauge("requests_under_way", "Visitors' requests whose answer is not made", app.under_way.len() as u64);
+    gauge(
+        "requests_under_way",
+        "Visitors' requests whose answer is not made",
+        metrics.under_way.len() as u64,
+    );
     if let Some(candidates) = tally.candidates() {
         let help = "Instances that can become primary and are up, itself among them; told by the primary";
         gauge("candidates", help, candidates as u64);
@@ -218,7 +225,8 @@ fn registry(app: &App, asked: &Asked) -> Registry {
         gauge("volume_size_bytes", "Bytes that the application's volume holds in all", size);
     }
     if let Some(lag) = asked.lag {
-        let help = "Time in seconds since the primary's last word; up to 1 means nothing; not told by the primary";
+        let help =
+            "Time in seconds since the primary's last word; up to 1 means nothing; not told by the primary";
         all.register("lag_seconds", help, ConstGauge::new(lag.as_secs_f64()));
     }
     let held = "Requests that waited for a primary";
@@ -244,6 +252,7 @@ fn http(all: &mut Registry, metrics: &Metrics) {
     }
     all.register("http_requests", "Requests that were answered", Labelled(requests));
     let durations = ROUTES.into_iter().zip(metrics.durations.iter().cloned());
+    let durations = durations.filter(|(_, durations)| !durations.is_empty());
     let durations = durations.map(|(route, durations)| ([("route", route)], durations)).collect();
     let help = "Time in seconds until the head of the answer is made";
     all.register("http_request_duration_seconds", help, Labelled(durations));

@@ -124,7 +124,7 @@ pub fn routers(
 ) -> (Router, Router) {
     let started = Instant::now();
     let poller = Poller::new(instance.clone(), counter.clone(), started, private_port).into();
-    let metrics = Metrics::new(&instance);
+    let metrics = Metrics::new(&instance, under_way.clone());
     let visitors = App { counter, instance, poller, metrics, started, under_way, stop };
     // What instances ask each other holds up no end.
     let instances = App { under_way: TaskTracker::new(), stop: CancellationToken::new(), ..visitors.clone() };

@@ -63,9 +63,8 @@ async fn each_request_is_counted_by_method_route_and_status() {
 
     let metrics = scrape(&app).await;
     let requests = |method, route, status| {
-        let series = format!(
-            "app_http_requests_total{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}}"
-        );
+        let series =
+            format!("app_http_requests_total{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}}");
         value(&metrics, &series)
     };
     assert_eq!(requests("GET", "/", "2xx"), Some(2.0), "{metrics}");
@@ -126,11 +125,13 @@ async fn a_role_its_changes_and_what_they_do_to_clicks_are_counted() {
     let click = app.click("increment");
     let change = async {
         eventually(&app, "app_requests_held_total", 1.0).await;
+        eventually(&app, "app_requests_under_way", 1.0).await;
         litefs.say(Says::ReplicaOf("sjc-2"));
     };
     let (answer, ()) = tokio::join!(click, change);
     assert!(answer.headers().contains_key("fly-replay"));
     eventually(&app, "app_requests_replayed_total", 1.0).await;
+    eventually(&app, "app_requests_under_way", 0.0).await;
     eventually(&app, r#"app_role{role="replica"}"#, 1.0).await;
     eventually(&app, r#"app_role{role="none"}"#, 0.0).await;
     eventually(&app, r#"app_role_changes_total{role="replica"}"#, 1.0).await;

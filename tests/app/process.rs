@@ -166,7 +166,8 @@ fn sigterm_and_sigint_stop_it_in_order() {
 fn click(address: &str, headers: &str) -> String {
     let mut connection = TcpStream::connect(address).unwrap();
     let body = "intent=increment";
-    let head = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded";
+    let head =
+        "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded";
     let length = body.len();
     write!(connection, "{head}\r\n{headers}Content-Length: {length}\r\n\r\n{body}").unwrap();
     let mut answer = String::new();

@@ -24,7 +24,9 @@ pub async fn run(args: Args) -> Result<()> {
         setup::cluster()?;
         setup::promtool()?;
         let mut build = Command::new("cargo");
-        run_command(build.args(["build", "--locked", "--package", "litefs-counter"]).current_dir(checkout()))?;
+        run_command(
+            build.args(["build", "--locked", "--package", "litefs-counter"]).current_dir(checkout()),
+        )?;
     }
     root::become_root()?;
     let is_meant = |recording: &&Recording| {

@@ -117,16 +117,18 @@ pub fn promtool() -> Result<PathBuf> {
         return Ok(built);
     }
     println!("installing promtool {PROMTOOL}: needed for the alerts' tests; this takes some minutes");
-    // `go install` refuses a go.mod with `exclude` in it, which Prometheus's has; as a dependency it does.
+    // `go install` refuses a go.mod with `exclude` in it, which Prometheus's has. As a dependency it is built.
     let (go, module) = (go()?, folder.join("module"));
+    // Half of it may be there from another time.
+    let _ = fs::remove_dir_all(&module);
     fs::create_dir_all(&module)?;
-    fs::write(module.join("go.mod"), "module promtool\n")?;
     let package = "github.com/prometheus/prometheus/cmd/promtool";
     let go = |words: &[&str]| {
         let mut command = Command::new(&go);
         command.args(words).current_dir(&module).env("CGO_ENABLED", "0").env_remove("GOROOT");
         run_quietly(&mut command).map(|_| ())
     };
+    go(&["mod", "init", "promtool"])?;
     go(&["get", &format!("{package}@{PROMTOOL}")])?;
     go(&["build", "-mod=mod", "-o", "unfinished", package])?;
     fs::rename(module.join("unfinished"), &built)?;
@@ -183,7 +185,9 @@ fn go() -> Result<PathBuf> {
     }
     let oldest = format!("1.{OLDEST_GO}");
     ensure!(apt::find("apt-get").is_some(), "there is no apt-get here; please install Go {oldest} or newer");
-    println!("installing Go 1.23: needed for building LiteFS and promtool (this machine has none from {oldest} on)");
+    println!(
+        "installing Go 1.23: needed for building LiteFS and promtool (this machine has none from {oldest} on)"
+    );
     apt::unpack("bookworm-backports", &["golang-1.23-go", "golang-1.23-src"], &folder)?;
     Ok(unpacked)
 }
