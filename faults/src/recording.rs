@@ -216,7 +216,7 @@ impl Strike {
             }
             Self::BothCandidatesDown => {
                 tokio::join!(first.kill(), other.kill());
-                sleep(Duration::from_secs(100)).await;
+                sleep(Duration::from_secs(200)).await;
                 first.start().await?;
                 other.start().await?;
                 is_well(cluster).await
