@@ -229,10 +229,10 @@ fn registry(app: &App, asked: &Asked) -> Registry {
             "Time in seconds since the primary's last word; up to 1 means nothing; not told by the primary";
         all.register("lag_seconds", help, ConstGauge::new(lag.as_secs_f64()));
     }
-    let held = "Requests that waited for a primary";
-    all.register("requests_held", held, ConstCounter::new(metrics.held.load(Relaxed)));
-    let replayed = "Requests that were handed to the primary";
-    all.register("requests_replayed", replayed, ConstCounter::new(metrics.replayed.load(Relaxed)));
+    let mut counter =
+        |name, help, value: &AtomicU64| all.register(name, help, ConstCounter::new(value.load(Relaxed)));
+    counter("requests_held", "Requests that waited for a primary", &metrics.held);
+    counter("requests_replayed", "Requests that were handed to the primary", &metrics.replayed);
     all
 }
 
