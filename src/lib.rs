@@ -9,6 +9,7 @@
 //! - [`instance`]: which instance this is and what it may do; the only module that knows LiteFS and Fly
 //! - [`counter`]: the count; the only module that speaks SQL
 //! - [`web`]: pages and forms; the only module that visitors speak to
+//! - `histogram`: how often how much, for `/metrics`
 //! - `serve`: the connections that they come on
 //!
 //! # The path of a click
@@ -29,6 +30,7 @@ pub mod config;
 pub mod copies;
 pub mod counter;
 pub mod handover;
+mod histogram;
 pub mod instance;
 #[cfg(target_os = "linux")]
 pub mod launch;

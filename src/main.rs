@@ -8,6 +8,7 @@ use litefs_counter::{
     Server,
     config::{Command, Config},
     copies, handover,
+    web::LogFields,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
@@ -29,6 +30,7 @@ fn main() -> anyhow::Result<ExitCode> {
         // Which files it has is no news to anybody.
         .with_env_filter(format!("memory_serve=warn,{}", config.log))
         .with_ansi(std::io::stdout().is_terminal())
+        .fmt_fields(LogFields::default())
         // They would go to standard error, and panic where that is closed as well.
         .log_internal_errors(false)
         .init();

@@ -24,6 +24,18 @@ fn visitors_reach_litefs_and_never_the_application_past_it() {
 }
 
 #[test]
+fn metrics_are_asked_for_where_they_are_and_visitors_do_not_reach_them() {
+    let fly = fly();
+    let private = fly["env"]["PRIVATE_ADDR"].as_str().unwrap();
+    let metrics = &fly["metrics"][0];
+    assert_eq!(metrics["path"].as_str(), Some("/metrics"));
+    let port = metrics["port"].as_integer().unwrap();
+    assert_eq!(private, format!("[::]:{port}"));
+    assert_ne!(fly["http_service"]["internal_port"].as_integer(), Some(port));
+    assert!(!fly.contains_key("services"), "a second service would have to be looked at as well");
+}
+
+#[test]
 fn the_proxy_watches_the_database_that_the_application_opens() {
     let image = image_environment();
     assert_eq!(litefs("fuse", "dir"), "${LITEFS_DIR}");

@@ -4,6 +4,7 @@
 //! - [`catalogue`]: every fault
 //! - [`breaches`]: the application with one protection taken out, which has to fail
 //! - [`report`]: the table
+//! - [`recording`]: faults as Prometheus sees them, for the alerts' tests
 //! - [`fault`]: what a fault promises, and whether that was kept
 //! - `strikes`: how each of them is brought about
 //! - [`run`]: one run, from the cluster's start to the verdict
@@ -21,6 +22,7 @@ pub mod check;
 pub mod fault;
 pub mod history;
 pub mod load;
+pub mod recording;
 pub mod report;
 pub mod run;
 mod strikes;

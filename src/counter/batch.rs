@@ -8,8 +8,13 @@ use super::{
     writer::Click,
 };
 
-/// The count after each click, or why it was not counted.
-pub(super) type Results = Vec<Result<i64, ClickError>>;
+/// What has come of a batch.
+pub(super) struct Results {
+    /// The count after each click, or why it was not counted.
+    pub(super) results: Vec<Result<i64, ClickError>>,
+    /// So many of them were counted before, by an earlier click with the same key.
+    pub(super) repeated: usize,
+}
 
 /// Counts all clicks in one transaction; where they change nothing, all being repeats, it writes nothing. Where it
 /// fails: what each click is told, and why. The connection is then to be closed, which ends the transaction.
@@ -27,13 +32,17 @@ pub(super) async fn commit(
         let new = new.count();
         let mut room = if new == 0 { 0 } else { keys.make_room(new, connection).await? };
 
-        let mut counted =
-            Counted { count: before, results: Vec::with_capacity(batch.len()), stored: Vec::new() };
+        let results = Results { results: Vec::with_capacity(batch.len()), repeated: 0 };
+        let mut counted = Counted { count: before, results, stored: Vec::new() };
         for click in batch {
             let result = match &click.key {
                 None => counted.count(click),
                 Some(key) => match known.get(key) {
-                    Some(known) => known.answer(click.intent),
+                    Some(known) => {
+                        let answer = known.answer(click.intent);
+                        counted.results.repeated += usize::from(answer.is_ok());
+                        answer
+                    }
                     None if room == 0 => Err(ClickError::NoRoom),
                     None => {
                         room -= 1;
@@ -45,7 +54,7 @@ pub(super) async fn commit(
                     }
                 },
             };
-            counted.results.push(result);
+            counted.results.results.push(result);
         }
         if counted.count != before {
             let update = sqlx::query("update counter set count = ? where id = 1");

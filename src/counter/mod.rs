@@ -13,6 +13,7 @@
 //! - `live`: the count whenever it changes
 //! - `hold`: nothing is written for a while
 //! - `rate`: clicks per second
+//! - `tally`: clicks, batches and candidates, counted for `/metrics`
 //! - `shared`: one query for all who ask at the same time
 
 mod announce;
@@ -23,11 +24,12 @@ mod live;
 mod rate;
 mod reader;
 mod shared;
+mod tally;
 mod writer;
 
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -52,6 +54,7 @@ pub use key::{InvalidKey, Keep, Key};
 pub use live::Snapshot;
 pub use rate::SECONDS as RATE_SECONDS;
 pub use reader::ReadError;
+pub use tally::{Outcome, Tally};
 
 /// Tells an operator which state of the data a database holds. Of each version of the schema.
 pub const SUMMARY: &str = "select 'count ' || count from counter where id = 1";
@@ -79,6 +82,8 @@ pub struct Counter {
     reader: Arc<Reader>,
     live: Live,
     rate: Arc<Rate>,
+    tally: Arc<Tally>,
+    database: PathBuf,
     closing: CancellationToken,
 }
 
@@ -173,7 +178,8 @@ impl Counter {
         let closing = CancellationToken::new();
         let reader = Arc::new(Reader::new(&settings.database));
         let live = Live::new(reader.clone(), instance.clone(), is_committed);
-        let rate = Arc::new(Rate::new());
+        let (rate, tally) = (Arc::new(Rate::new()), Arc::new(Tally::new()));
+        let database = settings.database.clone();
         let writer = Writer {
             settings,
             role: instance.watch(),
@@ -185,6 +191,7 @@ impl Counter {
             confirmed,
             committed,
             rate: rate.clone(),
+            tally: tally.clone(),
             closing: closing.clone(),
         };
         let counter = Self {
@@ -196,6 +203,8 @@ impl Counter {
             reader,
             live,
             rate,
+            tally,
+            database,
             closing,
         };
         (counter, tokio::spawn(writer.run()))
@@ -217,6 +226,24 @@ impl Counter {
     #[must_use]
     pub fn clicks_per_second(&self) -> Vec<u32> {
         self.rate.per_second()
+    }
+
+    /// What is counted since the process began.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// The clicks that wait for their transaction.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.clicks.max_capacity() - self.clicks.capacity()
+    }
+
+    /// The database's file.
+    #[must_use]
+    pub fn database(&self) -> &Path {
+        &self.database
     }
 
     /// Waits until this instance takes clicks: it is primary, and has migrated.

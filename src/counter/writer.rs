@@ -17,8 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, announce, batch, hold::Order, key::Key,
-    key::Keys, rate::Rate,
+    ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, announce, batch,
+    hold::Order,
+    key::{Key, Keys},
+    rate::Rate,
+    tally::{Outcome, Tally},
 };
 use crate::instance::{
     Confirmation, Confirmer, HandOverError, Instance, InstanceId, Observed, Policy, Position, Role, Txid,
@@ -70,6 +73,8 @@ pub(super) struct Writer {
     pub(super) committed: watch::Sender<u64>,
     /// Told of each acknowledged click.
     pub(super) rate: Arc<Rate>,
+    /// Told of each batch.
+    pub(super) tally: Arc<Tally>,
     /// No more clicks are taken; those in the queue are committed.
     pub(super) closing: CancellationToken,
 }
@@ -204,10 +209,12 @@ impl Writer {
         let mut connection = connection?;
         let keys = Keys::load(self.settings.keep, &mut connection).await?;
         let at = self.position().await.ok().flatten();
+        self.tally.follow(confirmer.candidates());
         let mut held = Held { connection, keys, confirmer, at, announced: announce::Clicks::default() };
         self.writing.send_replace(Writing::Yes);
         let end = self.write(&mut held).await;
         self.writing.send_replace(Writing::No);
+        self.tally.follow(None);
         let Held { connection, mut confirmer, .. } = held;
         if let Err(error) = connection.close().await {
             warn!(%error, "Closing the database.");
@@ -278,24 +285,32 @@ impl Writer {
             tell_all(batch, &ClickError::NotReady);
             return Ok(());
         }
-        let results = match batch::commit(&mut held.connection, &mut held.keys, batch).await {
-            Ok(results) => results,
+        self.tally.batches.observe(batch.len() as u64);
+        let committed = match batch::commit(&mut held.connection, &mut held.keys, batch).await {
+            Ok(committed) => committed,
             Err((told, error)) => {
                 tell_all(batch, &told);
                 return Err(error);
             }
         };
+        let batch::Results { results, repeated } = committed;
         self.committed.send_modify(|commits| *commits += 1);
-        match self.confirm(held).await {
+        let begun = Instant::now();
+        let confirmed = self.confirm(held).await;
+        self.tally.confirmations.observe_time(begun.elapsed());
+        match confirmed {
             Ok((txid, confirmation)) => {
                 if let Some(txid) = txid {
                     self.confirmed.send_replace(Some(txid));
                 }
                 let counted = results.iter().filter(|result| result.is_ok()).count();
                 self.rate.add(counted);
+                self.tally.add(Outcome::Repeated, repeated);
                 if confirmation == Confirmation::Alone {
                     held.announced.alone(counted);
+                    self.tally.add(Outcome::Alone, counted - repeated);
                 } else {
+                    self.tally.add(Outcome::Counted, counted - repeated);
                     held.announced.confirmed();
                 }
                 let version = txid.map_or(*self.committed.borrow(), |txid| txid.0);

@@ -11,7 +11,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use tokio::time::{self, Instant};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 
 use super::{
     Instance, InstanceId, Position,
@@ -111,6 +114,13 @@ pub struct Confirmer {
     others: Option<Others>,
 }
 
+/// How many candidates there are, as long as this instance is primary. For people who look on: nothing is decided by it.
+#[derive(Clone, Debug)]
+pub struct Candidates {
+    this: InstanceId,
+    seen: watch::Receiver<Seen>,
+}
+
 #[derive(Debug)]
 struct Others {
     peers: Peers,
@@ -148,6 +158,13 @@ impl Confirmer {
             }
         };
         Self { instance, policy, others }
+    }
+
+    /// To count the candidates without a click. `None` where nobody is followed.
+    #[must_use]
+    pub fn candidates(&self) -> Option<Candidates> {
+        let seen = self.others.as_ref()?.peers.seen.clone();
+        Some(Candidates { this: self.instance.id().clone(), seen })
     }
 
     /// Whether a transaction that is committed now could be acknowledged. `at` is where the database is. Waits up to 2 s for
@@ -242,6 +259,14 @@ impl Confirmer {
             // It may be in the middle of an election, or reconnecting.
             time::sleep(RETRY).await;
         }
+    }
+}
+
+impl Candidates {
+    /// This instance, and each other one that is reached, can become primary and follows this one.
+    #[must_use]
+    pub fn up(&self) -> usize {
+        1 + self.seen.borrow().followers(&self.this)
     }
 }
 

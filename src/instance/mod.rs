@@ -45,7 +45,7 @@ use tokio::sync::watch;
 use litefs::Api;
 use role::LastWord;
 
-pub use confirm::{Confirmation, Confirmer, HandOverError, NotReady, Policy, Unconfirmed};
+pub use confirm::{Candidates, Confirmation, Confirmer, HandOverError, NotReady, Policy, Unconfirmed};
 pub use consul::{Consul, ConsulKey, Held, Holder, LeaseError, Seen};
 pub use directory::{DirectoryError, Listed};
 pub use names::{AppName, InstanceId, InvalidName, Region};

@@ -51,7 +51,11 @@ pub(super) async fn count(State(app): State<Arc<App>>, request: Request) -> Resu
         }
         Ok(Settled::Counted(_)) => Ok(Redirect::to("/").into_response()),
         Ok(Settled::Elsewhere(replay)) => Ok(error::replayed(&replay)),
-        Err(error) => Err(Refused { error, click: Some(click) }),
+        Err(error) => {
+            app.counter.tally().add(error.outcome(), 1);
+            error.log_click();
+            Err(Refused { error, click: Some(click) })
+        }
     }
 }
 

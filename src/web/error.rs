@@ -8,7 +8,7 @@ use axum::{
 
 use super::{body, click::Click};
 use crate::{
-    counter::{ClickError, Key, ReadError},
+    counter::{ClickError, Key, Outcome, ReadError},
     instance::{Nowhere, Replay},
 };
 
@@ -131,6 +131,21 @@ impl Error {
     /// The same click sent again may be counted.
     pub(super) fn is_unsettled(&self) -> bool {
         matches!(self, Self::Unknown) || self.status() == StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    /// What it means for a click.
+    pub(super) fn outcome(&self) -> Outcome {
+        if matches!(self, Self::Unknown | Self::NotSettled) { Outcome::Unknown } else { Outcome::Refused }
+    }
+
+    /// Logs that a click was not counted, or may not have been. Where more come than can be written, or an instance waits for
+    /// a primary, that would be a line for each; the others have been held, and come from one batch that failed.
+    pub(super) fn log_click(&self) {
+        if matches!(self, Self::Unknown | Self::NotSettled | Self::NotCounted) {
+            tracing::warn!(reason = %self, "A click failed.");
+        } else {
+            tracing::debug!(reason = %self, "A click was refused.");
+        }
     }
 
     /// Logs what the visitor is not told.

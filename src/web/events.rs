@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     App, PATIENCE,
     error::{self, Error},
+    metrics::OpenStream,
 };
 use crate::{
     counter::{ReadError, Snapshot},
@@ -67,6 +68,7 @@ pub(super) async fn stream(
         stop: app.stop.clone(),
         told: None,
         behind: last.map(|position| (position, Instant::now() + CATCH_UP)),
+        _open: app.metrics.streams.open(),
     };
     let events = stream::unfold(listener, async |mut listener| {
         Some((Ok::<_, Infallible>(listener.next().await?), listener))
@@ -88,6 +90,7 @@ struct Listener {
     told: Option<(Snapshot, Observed)>,
     /// What it has seen elsewhere and this node has not shown yet, and until when that is waited for.
     behind: Option<(Position, Instant)>,
+    _open: OpenStream,
 }
 
 /// How a state follows on what the browser has seen.

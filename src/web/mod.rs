@@ -8,6 +8,8 @@
 //! - `cookie`: what a visitor has seen, on every answer to a write
 //! - `status`: `GET /status`, all instances
 //! - `vitals`: `GET /instance`, on the private network: what this application says of itself
+//! - `metrics`: `GET /metrics`, on the private network: numbers for those who operate this
+//! - `request_id`: which request a line in the log belongs to
 //! - `health`: `GET /healthcheck`
 //! - `handover`: `POST /handover`, on the private network
 //! - `hold`: `POST /hold`, on the private network: nothing is written for a while
@@ -23,11 +25,17 @@ mod events;
 mod handover;
 mod health;
 mod hold;
+mod metrics;
 mod page;
+mod request_id;
 mod status;
 mod vitals;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -47,7 +55,11 @@ use crate::{
     instance::{Instance, Nowhere, Replay, Route},
 };
 use error::Error;
+use metrics::Metrics;
+use request_id::RequestId;
 use status::Poller;
+
+pub use request_id::LogFields;
 
 /// How long a request that needs the primary waits until there is one that is ready. LiteFS's proxy waits as long.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,6 +70,7 @@ struct App {
     counter: Arc<Counter>,
     instance: Instance,
     poller: Arc<Poller>,
+    metrics: Arc<Metrics>,
     started: Instant,
     /// Requests whose answer is not made yet.
     under_way: TaskTracker,
@@ -73,15 +86,22 @@ impl App {
         }
         let mut role = self.instance.watch();
         let mut patience = pin!(time::sleep_until(until));
+        let mut is_held = false;
         loop {
             role.mark_unchanged();
             let route = self.instance.route_to_primary(request);
             let unsettled = match &route {
-                Route::Replay(replay) => return Ok(Some(replay.clone())),
+                Route::Replay(replay) => {
+                    self.metrics.replayed.fetch_add(1, Relaxed);
+                    return Ok(Some(replay.clone()));
+                }
                 Route::Nowhere(reason @ Nowhere::TooManyHops) => return Err(reason.clone().into()),
                 Route::Nowhere(reason) => reason.clone().into(),
                 Route::Here => Error::Starting,
             };
+            if !std::mem::replace(&mut is_held, true) {
+                self.metrics.held.fetch_add(1, Relaxed);
+            }
             tokio::select! {
                 () = self.counter.is_writing(), if route == Route::Here => return Ok(None),
                 Ok(()) = role.changed() => {}
@@ -106,7 +126,8 @@ pub fn routers(
 ) -> (Router, Router) {
     let started = Instant::now();
     let poller = Poller::new(instance.clone(), counter.clone(), started, private_port).into();
-    let visitors = App { counter, instance, poller, started, under_way, stop };
+    let metrics = Metrics::new(&instance, under_way.clone());
+    let visitors = App { counter, instance, poller, metrics, started, under_way, stop };
     // What instances ask each other holds up no end.
     let instances = App { under_way: TaskTracker::new(), stop: CancellationToken::new(), ..visitors.clone() };
     (public(visitors.into()), private(instances.into()))
@@ -131,11 +152,17 @@ fn public(app: Arc<App>) -> Router {
 /// Around every request, refused ones included.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let _under_way = app.under_way.token();
+    let (seat, begun) = (Metrics::seat(request.method(), request.uri().path()), Instant::now());
     let write = cookie::Write::of(&request, &app.instance);
-    let mut response = match body::read_whole(request).await {
-        Ok(request) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
-    };
+    let id = RequestId::of(request.headers());
+    let answer = id.within(async {
+        match body::read_whole(request).await {
+            Ok(request) => next.run(request).await,
+            Err(refusal) => refusal.into_response(),
+        }
+    });
+    let mut response = answer.await;
+    app.metrics.answered(seat, response.status(), begun.elapsed());
     if let Some(write) = write {
         write.set_confirmed(app.counter.confirmed(), &mut response);
     }
@@ -149,6 +176,7 @@ fn private(app: Arc<App>) -> Router {
         .route("/handover", post(handover::hand_over))
         .route("/hold", post(hold::hold))
         .route("/instance", get(vitals::show))
+        .route("/metrics", get(metrics::show))
         .layer(from_fn_with_state(app.clone(), around))
         .with_state(app)
 }

@@ -7,6 +7,7 @@ mod events;
 mod helpers;
 mod keys;
 mod litefs;
+mod metrics;
 mod pages;
 mod process;
 mod refusals;

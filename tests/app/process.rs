@@ -162,6 +162,49 @@ fn sigterm_and_sigint_stop_it_in_order() {
     }
 }
 
+/// The answer to a click, whole.
+fn click(address: &str, headers: &str) -> String {
+    let mut connection = TcpStream::connect(address).unwrap();
+    let body = "intent=increment";
+    let head =
+        "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded";
+    let length = body.len();
+    write!(connection, "{head}\r\n{headers}Content-Length: {length}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_failed_click_s_log_line_names_its_request_and_a_click_that_is_counted_writes_none() {
+    let mut process = Process::start(&[]);
+    let address = process.address();
+    process.wait_for_line("Deploying migrations");
+    assert!(click(&address, "Fly-Request-Id: 01COUNTED-ams\r\n").starts_with("HTTP/1.1 303"));
+    let database = process.folder.path().join("data/sqlite.db");
+    let trigger = "create trigger full before update on counter begin select raise(rollback, 'full'); end";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let url = format!("sqlite://{}", database.display());
+        let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+        sqlx::query(trigger).execute(&mut connection).await.unwrap();
+    });
+
+    assert!(click(&address, "Fly-Request-Id: 01FAILED-ams\r\n").starts_with("HTTP/1.1 503"));
+    // Whoever comes past Fly's proxy writes nothing of their own.
+    let forged = "Fly-Request-Id: forged ERROR all is lost\r\n";
+    assert!(click(&address, forged).starts_with("HTTP/1.1 503"));
+    process.signal("TERM");
+    process.wait_for_line("Told to stop.");
+    let said = &process.log.seen;
+    let failed: Vec<&String> = said.iter().filter(|line| line.contains("A click failed.")).collect();
+    let [first, second] = failed[..] else { panic!("{said:#?}") };
+    assert!(first.ends_with(" request=01FAILED-ams"), "{first}");
+    let (_, id) = second.rsplit_once(" request=").unwrap();
+    assert_eq!(id.len(), 36, "{second}");
+    assert!(!said.iter().any(|line| line.contains("01COUNTED") || line.contains("forged")), "{said:#?}");
+}
+
 #[test]
 fn an_idle_process_rests() {
     let mut process = Process::start(&[]);

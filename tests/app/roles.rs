@@ -10,6 +10,10 @@ use crate::{
 };
 
 pub async fn start(says: Says) -> (App, LiteFs) {
+    start_with(says, &[]).await
+}
+
+pub async fn start_with(says: Says, more: &[&str]) -> (App, LiteFs) {
     let litefs = LiteFs::start(says).await;
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("data");
@@ -17,7 +21,7 @@ pub async fn start(says: Says) -> (App, LiteFs) {
     let dir = dir.to_str().unwrap();
     // What confirmation does, only real candidates can show.
     let flags = ["--litefs-dir", dir, "--litefs-url", &litefs.url, "--fly-machine-id", "sjc-1"];
-    let flags = [&flags[..], &["--confirm-writes", "off"]].concat();
+    let flags = [&flags[..], &["--confirm-writes", "off"], more].concat();
     (App::start_in(folder, &flags).await, litefs)
 }
 

@@ -3,12 +3,14 @@
 //! - `test`: all checks and tests, in CI's order
 //! - `setup`: the programs that those and the cluster need; `apt` gets them from Debian
 //! - `cluster`: the whole deployment on this machine
+//! - `alerts`: what Prometheus makes of faults
 //! - `faults`: what becomes of clicks when something fails
 //! - `bench`: the application beside others that do the same
 //! - `lighthouse`: Lighthouse's verdict on every page
 //! - `screenshots`: pictures of every page
 //! - `root`: what needs root, and how to become it
 
+mod alerts;
 mod apt;
 mod bench;
 mod cluster;
@@ -36,6 +38,8 @@ enum Xtask {
     Cluster(cluster::Args),
     /// Lets visitors click while something fails, and tells what was lost, counted twice or paused
     Faults(faults::Args),
+    /// Records faults as Prometheus sees them, and checks that each alert fires in its own and in no other
+    Alerts(alerts::Args),
     /// Measures the application beside others that do the same, and writes docs/performance.md
     Bench(bench::Args),
     /// Asks Lighthouse what it thinks of every page of a release
@@ -51,6 +55,7 @@ async fn main() -> Result<()> {
         Xtask::Setup => setup::run(),
         Xtask::Cluster(args) => cluster::run(args).await,
         Xtask::Faults(args) => faults::run(args).await,
+        Xtask::Alerts(args) => alerts::run(args).await,
         Xtask::Bench(args) => bench::run(&args),
         Xtask::Lighthouse => lighthouse::run(),
         Xtask::Screenshots => screenshots::run(),

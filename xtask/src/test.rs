@@ -7,7 +7,7 @@ use std::{fs, process::Command, time::Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{bench, checkout, root, run as run_command, setup};
+use crate::{alerts, bench, checkout, root, run as run_command, setup};
 
 /// The packages whose tests use clusters. Always together: their libraries are then built once.
 const CLUSTER: &str = "--package browser --package devcluster --package faults";
@@ -35,6 +35,10 @@ pub fn run(args: &Args) -> Result<()> {
     let browsers = cfg!(target_os = "linux");
     if clusters.is_ok() {
         step("setup for clusters", || setup::cluster().map(|_| ()))?;
+        if args.filter.is_empty() {
+            step("setup for alerts", || setup::promtool().map(|_| ()))?;
+            step("alerts", alerts::check)?;
+        }
     }
     if browsers {
         step("setup for browsers", setup::browser)?;
@@ -57,7 +61,10 @@ pub fn run(args: &Args) -> Result<()> {
     step("tests of what clusters and browsers need", || cargo(&words, |test| select(test, args)))?;
     let mut left_out = names(&["browser", "devcluster", "faults"])?;
     left_out.retain(|name| !(browsers && name == "pages"));
-    println!("not run here: the benchmark, and the cluster tests ({}): {reason}", left_out.join(", "));
+    println!(
+        "not run here: the benchmark, the alerts, and the cluster tests ({}): {reason}",
+        left_out.join(", ")
+    );
     Ok(())
 }
 
