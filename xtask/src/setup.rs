@@ -27,12 +27,10 @@ pub struct ClusterTools {
 pub const LITEFS: &str = "v0.5.14";
 /// The rules of accessibility, a script from npm.
 const AXE: &str = "4.14.1";
-/// Prometheus 3.0.1, the last whose go.mod takes Go 1.22: Debian's is 1.23.
-const PROMTOOL: &str = "v0.300.1";
 /// The newest that runs on Node 18.
 const LIGHTHOUSE: &str = "12.8.2";
-/// The oldest Go that the go.mod of promtool takes: 1.22. LiteFS's takes 1.21.
-const OLDEST_GO: u32 = 22;
+/// The oldest Go that LiteFS's go.mod takes: 1.21.
+const OLDEST_GO: u32 = 21;
 
 /// Makes everything ready, and says where it is.
 pub fn run() -> Result<()> {
@@ -111,28 +109,18 @@ fn axe() -> Result<PathBuf> {
 
 /// What checks the alerts.
 pub fn promtool() -> Result<PathBuf> {
-    let folder = tools().join(format!("promtool-{PROMTOOL}"));
-    let built = folder.join("promtool");
-    if built.exists() {
-        return Ok(built);
+    let folder = tools().join("promtool");
+    let unpacked = folder.join("usr/bin/promtool");
+    if unpacked.exists() {
+        return Ok(unpacked);
     }
-    println!("installing promtool {PROMTOOL}: needed for the alerts' tests; this takes some minutes");
-    // `go install` refuses a go.mod with `exclude` in it, which Prometheus's has. As a dependency it is built.
-    let (go, module) = (go()?, folder.join("module"));
-    // Half of it may be there from another time.
-    let _ = fs::remove_dir_all(&module);
-    fs::create_dir_all(&module)?;
-    let package = "github.com/prometheus/prometheus/cmd/promtool";
-    let go = |words: &[&str]| {
-        let mut command = Command::new(&go);
-        command.args(words).current_dir(&module).env("CGO_ENABLED", "0").env_remove("GOROOT");
-        run_quietly(&mut command).map(|_| ())
-    };
-    go(&["mod", "init", "promtool"])?;
-    go(&["get", &format!("{package}@{PROMTOOL}")])?;
-    go(&["build", "-mod=mod", "-o", "unfinished", package])?;
-    fs::rename(module.join("unfinished"), &built)?;
-    Ok(built)
+    if let Some(found) = apt::find("promtool") {
+        return Ok(found);
+    }
+    ensure!(apt::find("apt-get").is_some(), "there is no apt-get here; please install promtool by hand");
+    println!("installing promtool: needed for the alerts' tests");
+    apt::unpack("bookworm", &["prometheus"], &folder)?;
+    Ok(unpacked)
 }
 
 fn litefs() -> Result<PathBuf> {
@@ -185,9 +173,7 @@ fn go() -> Result<PathBuf> {
     }
     let oldest = format!("1.{OLDEST_GO}");
     ensure!(apt::find("apt-get").is_some(), "there is no apt-get here; please install Go {oldest} or newer");
-    println!(
-        "installing Go 1.23: needed for building LiteFS and promtool (this machine has none from {oldest} on)"
-    );
+    println!("installing Go 1.23: needed for building LiteFS (this machine has none from {oldest} on)");
     apt::unpack("bookworm-backports", &["golang-1.23-go", "golang-1.23-src"], &folder)?;
     Ok(unpacked)
 }
@@ -241,7 +227,7 @@ mod tests {
         {
             assert!(is_new_enough(new), "{new}");
         }
-        for old in ["go version go1.21.13 linux/amd64", "go version devel", ""] {
+        for old in ["go version go1.20.14 linux/amd64", "go version devel", ""] {
             assert!(!is_new_enough(old), "{old}");
         }
     }
