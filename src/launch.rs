@@ -8,25 +8,26 @@
 //! - `child`: processes and signals
 //! - `lease`: which lease was left behind, and its release
 //! - `record`: what outlives this process, on LiteFS's volume
-//! - `litefs_yml`: LiteFS's configuration, read as LiteFS reads it
+//! - `candidate`: what can hold a lease, as LiteFS's configuration tells
 //!
 //! Invariants: a lease is released only once its LiteFS is known to be dead. Whatever cannot be known, read or reached
 //! costs the release and nothing else: LiteFS starts, runs and ends as it would alone.
 
+mod candidate;
 mod child;
 mod lease;
-mod litefs_yml;
 mod record;
 
 use std::{env, ffi::OsString, process::Command, time::Duration};
 
 use anyhow::{Context, anyhow};
+use operations::litefs_yml::LiteFsYml;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use candidate::Candidate;
 use child::{Child, Ended};
 use lease::Fence;
-use litefs_yml::LiteFsYml;
 use record::Volume;
 
 /// What is started where no command is given.
@@ -87,7 +88,7 @@ fn fence(words: &[OsString], life: &str) -> anyhow::Result<Option<Fence>> {
     let variable = |name: &str| {
         if name == LIFE { Some(life.to_owned()) } else { env::var(name).ok() }
     };
-    let Some(litefs) = LiteFsYml::find(words, variable)?.consul()? else { return Ok(None) };
+    let Some(litefs) = Candidate::of(&LiteFsYml::find(words, variable)?)? else { return Ok(None) };
     if !litefs.holder.advertise_url.contains(life) {
         return Err(anyhow!(
             "lease.advertise-url in litefs.yml does not carry ${{{LIFE}}}, by which one life of this instance is told from \

@@ -2,6 +2,7 @@
 //! database.
 
 mod clicks;
+mod doctor;
 mod events;
 mod helpers;
 mod keys;
