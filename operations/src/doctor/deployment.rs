@@ -122,7 +122,13 @@ impl Template {
 
     /// A variable on a machine. Secrets have values that are not theirs; nobody tells these.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
-        if self.is_secret(name) { Some(SECRET.to_owned()) } else { self.environment.get(name).cloned() }
+        let secret = || self.is_secret(name).then(|| SECRET.to_owned());
+        self.environment.get(name).cloned().or_else(secret)
+    }
+
+    /// Secrets that are variables of the files as well. They win, and are not known.
+    pub(super) fn overridden(&self) -> impl Iterator<Item = &String> {
+        self.secrets.iter().flatten().filter(|name| self.environment.contains_key(*name))
     }
 
     fn is_secret(&self, name: &str) -> bool {

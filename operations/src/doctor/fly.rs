@@ -210,7 +210,7 @@ fn stopping(fly: &Node, report: &mut Report) {
             "kill-timeout",
             place("kill_timeout", node),
             format!(
-                "After {text}{} Fly kills the machine. A primary that hands over, and LiteFS that gives its lease back, may need \
+                "After {seconds} s{} Fly kills the machine. A primary that hands over, and LiteFS that gives its lease back, may need \
                  {STOP_SECONDS} s; killed, it leaves the lease to its time-out.",
                 if node.is_none() { ", the default," } else { "" }
             ),

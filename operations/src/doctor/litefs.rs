@@ -280,6 +280,11 @@ impl Deployment {
     }
 
     fn variables(&self, report: &mut Report) {
+        for name in self.template.overridden() {
+            report.leave_out(format!(
+                "{name} as it is: there is a secret of that name, which wins over the files"
+            ));
+        }
         for (name, line) in self.template.unset() {
             if name == CONSUL_URL {
                 // Which is told as what it leads to.

@@ -185,6 +185,13 @@ fn a_variable_that_nothing_sets() {
 }
 
 #[test]
+fn a_secret_that_wins_over_a_file_is_not_known() {
+    let secrets = r#"[{"name":"FLY_CONSUL_URL","digest":"a1"},{"name":"DATABASE_URL","digest":"a2"}]"#;
+    let report = Example::new().with_input(secrets).is_well();
+    assert!(report.not_checked.iter().any(|line| line.starts_with("DATABASE_URL as it is")), "{report}");
+}
+
+#[test]
 fn machines_that_stop_when_nobody_comes() {
     for value in ["true", "\"stop\"", "\"suspend\""] {
         fly("auto_stop_machines = \"off\"", &format!("auto_stop_machines = {value}")).finds("autostop");
