@@ -40,7 +40,7 @@ use flyctl::Flyctl;
 use report::Report;
 
 /// How long standard input may take to end. `fly machines list` asks over the network.
-const INPUT: Duration = Duration::from_secs(60);
+const INPUT: Duration = Duration::from_mins(1);
 
 /// What is around this process.
 #[derive(Debug)]

@@ -76,7 +76,9 @@ impl Deployment {
         let name =
             |port: Option<u16>| port.map_or("that of LiteFS's proxy".to_owned(), |port| port.to_string());
         if Some(exposed) == proxy {
-        } else if Some(exposed) == target {
+            return;
+        }
+        if Some(exposed) == target {
             report.find(
                 "app-port-exposed",
                 place,

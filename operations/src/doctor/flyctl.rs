@@ -238,14 +238,9 @@ fn candidates(machines: &[&Machine], deployment: &Deployment, report: &mut Repor
         .filter(|machine| deployment.template.is_candidate(&machine.region))
         .partition(|machine| machine.state == "started");
     if up.len() < 2 {
-        let down = match down.len() {
-            0 => String::new(),
-            _ => {
-                let names: Vec<String> =
-                    down.iter().map(|machine| format!("{} is {}", machine.id, machine.state)).collect();
-                format!(" ({})", names.join(", "))
-            }
-        };
+        let down: Vec<String> =
+            down.iter().map(|machine| format!("{} is {}", machine.id, machine.state)).collect();
+        let down = if down.is_empty() { String::new() } else { format!(" ({})", down.join(", ")) };
         few_candidates(Place::of(MACHINES), up.len(), &down, deployment.template.primary_region(), report);
     }
 }

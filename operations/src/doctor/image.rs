@@ -1,6 +1,6 @@
 //! The Dockerfile: what is in the image's environment, and what a machine starts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     dockerfile::{self, Instruction},
@@ -102,22 +102,28 @@ impl Image {
             );
         }
         let main = self.main();
-        let is_script = main.iter().any(|word| word.ends_with(".sh"));
+        if main.iter().any(|word| word.contains("litefs")) {
+            return;
+        }
+        if main.iter().any(|word| is_script(word)) {
+            report.leave_out(format!("whether {} starts LiteFS, and with exec", main.join(" ")));
+            return;
+        }
         let line =
             self.entrypoint.as_ref().or(self.command.as_ref()).map_or(self.line, |started| started.line);
-        if main.iter().any(|word| word.contains("litefs")) {
-        } else if is_script {
-            report.leave_out(format!("whether {} starts LiteFS, and with exec", main.join(" ")));
-        } else {
-            report.find(
-                "litefs-not-started",
-                place(line),
-                "The image starts something other than LiteFS: the database would be a plain file that is not \
-                 replicated, or missing.",
-                "Start `litefs mount` (or what starts it), and the application from `exec` in litefs.yml.",
-            );
-        }
+        report.find(
+            "litefs-not-started",
+            place(line),
+            "The image starts something other than LiteFS: the database would be a plain file that is not replicated, or \
+             missing.",
+            "Start `litefs mount` (or what starts it), and the application from `exec` in litefs.yml.",
+        );
     }
+}
+
+/// Whether it is a shell's, as far as its name tells.
+pub(super) fn is_script(word: &str) -> bool {
+    Path::new(word).extension().is_some_and(|extension| extension == "sh")
 }
 
 fn as_list(words: &[String]) -> String {

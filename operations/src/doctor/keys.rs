@@ -87,9 +87,9 @@ fn table(node: &Node, above: &str, report: &mut Report) {
         if let Some((_, kind)) = KEYS.iter().find(|(known, _)| *known == key) {
             check(value, &key, *kind, report);
         } else if KEYS.iter().any(|(known, _)| known.starts_with(&format!("{key}."))) {
-            match value.value {
+            match &value.value {
                 Value::Table(_) => table(value, &key, report),
-                _ if value.text().is_none() && value.items().is_empty() => {}
+                // Nothing at all is as well as no key.
                 Value::Scalar { .. } if value.text().is_none() => {}
                 _ => refused(&key, value.line, "keys and values below it", report),
             }

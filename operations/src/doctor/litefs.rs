@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{
     deployment::{CONSUL_URL, Deployment, FLY_TOML, LITEFS_YML, SOME_REGION},
+    image::{Image, is_script},
     keys,
     report::{Place, Report},
 };
@@ -236,7 +237,7 @@ impl Deployment {
             .filter_map(|node| Some((node.text().or_else(|| node.text_at("cmd"))?, node.line)))
             .collect();
         let place = |line| Place::of(LITEFS_YML).key("exec").line(Some(line));
-        let main = self.image.as_ref().map(super::image::Image::main).unwrap_or_default();
+        let main = self.image.as_ref().map(Image::main).unwrap_or_default();
         // What stands after `--` takes exec's place.
         if main.iter().any(|word| word == "--") {
             return;
@@ -326,7 +327,7 @@ fn behind_a_shell(command: &str) -> Shell {
         |word: &&&str| word.starts_with('-') || word.contains('=') || BECOMES.contains(&file_name(word));
     let passed = words.iter().take_while(is_passed).count();
     let Some(program) = words.get(passed) else { return Shell::None };
-    if program.ends_with(".sh") {
+    if is_script(program) {
         return Shell::Script((*program).to_owned());
     }
     if !SHELLS.contains(&file_name(program)) {
