@@ -1,4 +1,5 @@
-//! The keys that LiteFS knows (v0.5.14, `cmd/litefs/config.go`). It refuses every other one, and does not start.
+//! The keys that LiteFS knows (v0.5.14, `cmd/litefs/config.go`). It refuses every other one, and does not start; in the
+//! list of `exec` it passes over them. The tests of the cluster ask LiteFS itself.
 
 use super::{deployment::LITEFS_YML, report::Place, report::Report};
 use crate::tree::{Node, Value};
@@ -75,7 +76,13 @@ pub(super) fn examine(root: &Node, report: &mut Report) {
             match name.as_str() {
                 "cmd" => {}
                 "if-candidate" => check(value, "exec.if-candidate", Flag, report),
-                _ => unknown(&format!("exec.{name}"), value.line, report),
+                // The list is read by a reader of its own, which is not strict.
+                _ => report.find(
+                    "litefs-key-ignored",
+                    Place::of(LITEFS_YML).key(format!("exec.{name}")).line(Some(value.line)),
+                    "LiteFS knows cmd and if-candidate here, and passes over this one: the command runs as without it.",
+                    "Leave it out. What only the primary may do, the application does where it is primary.",
+                ),
             }
         }
     }
@@ -101,12 +108,17 @@ fn table(node: &Node, above: &str, report: &mut Report) {
 
 fn check(value: &Node, key: &str, kind: Kind, report: &mut Report) {
     let is_nothing = matches!(&value.value, Value::Scalar { .. }) && value.text().is_none();
+    // Without a unit it is a number to YAML, even 0.
+    let is_number =
+        matches!(&value.value, Value::Scalar { text, is_quoted: false } if text.parse::<f64>().is_ok());
     let expected = match kind {
         _ if is_nothing => return,
         Text if value.text().is_none() => "a text",
         Flag if value.flag().is_none() => "true or false, without quotes",
-        Duration if value.text().is_none_or(|text| seconds(text).is_none()) => "a duration, such as 10s",
-        Number if value.text().is_none_or(|text| text.parse::<i64>().is_err()) => "a number",
+        Duration if is_number || value.text().is_none_or(|text| seconds(text).is_none()) => {
+            "a duration, such as 10s"
+        }
+        Number if !is_number => "a number",
         Texts if !matches!(value.value, Value::List(_)) => "a list",
         _ => return,
     };

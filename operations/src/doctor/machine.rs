@@ -2,13 +2,13 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use reqwest::{Client, Url};
+use reqwest::Url;
 
 use super::{
     Surroundings,
     deployment::{CONSUL_URL, Deployment},
     report::{Place, Report},
-    url::{NEVER, clock, never_synced, reason},
+    url::{NEVER, client, clock, never_synced, reason},
 };
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ async fn consul(deployment: &Deployment, report: &mut Report) {
     // A URL with a host always takes them.
     let _ = (url.set_password(None), url.set_username(""));
     url.set_path("/v1/status/leader");
-    let asked = match Client::builder().timeout(PATIENCE).build() {
+    let asked = match client(&url, PATIENCE) {
         Ok(client) => {
             let request = client.get(url);
             match token {

@@ -42,7 +42,7 @@ pub(super) async fn examine(url: &str, deployment: Option<&Deployment>, report: 
         _ => return report.cannot_check(format!("{url} is no http(s)://HOST[:PORT]")),
     };
     let place = Place::of(url.as_str());
-    let client = match Client::builder().timeout(PATIENCE).build() {
+    let client = match client(&url, PATIENCE) {
         Ok(client) => client,
         Err(error) => return report.cannot_check(format!("{url}: {}", reason(&error))),
     };
@@ -99,15 +99,21 @@ fn cookie(answer: reqwest::Result<Response>, place: Place, report: &mut Report) 
         );
     }
     let mut cookies = answer.headers().get_all(header::SET_COOKIE).iter();
-    if !cookies.any(|cookie| cookie.as_bytes().starts_with(b"__txid=")) {
+    if !cookies.any(|cookie| is_of_litefs(cookie.as_bytes())) {
         report.find(
             "cookie-missing",
             place.key("__txid"),
-            "A write came back without the cookie __txid: it went past LiteFS's proxy, or the proxy does not find its database \
-             (proxy.db). A visitor on a replica does not see their own writes.",
+            "A write came back without the cookie __txid of LiteFS's proxy: it went past the proxy, or the proxy does not find \
+             its database (proxy.db). A visitor on a replica does not see their own writes.",
             "Compare proxy.db with the database's file name, and internal_port with proxy.addr.",
         );
     }
+}
+
+/// An application may set a cookie of that name as well, as this project's does. LiteFS gives a date, not an age.
+fn is_of_litefs(cookie: &[u8]) -> bool {
+    let cookie = String::from_utf8_lossy(cookie);
+    cookie.starts_with("__txid=") && cookie.contains("; Expires=")
 }
 
 fn instances(status: &Status, place: &Place, deployment: Option<&Deployment>, report: &mut Report) {
@@ -178,6 +184,15 @@ pub(super) fn never_synced(place: Place, instance: &str, report: &mut Report) {
         "Does it reach the primary at lease.advertise-url (port 20202, private network), and Consul? The log says what LiteFS \
          waits for.",
     );
+}
+
+/// A machine need not have certificates, and without any there is no client that could speak TLS.
+pub(super) fn client(url: &Url, patience: Duration) -> reqwest::Result<Client> {
+    let builder = || Client::builder().timeout(patience);
+    let without_tls = |error| {
+        if url.scheme() == "http" { builder().tls_certs_only([]).build() } else { Err(error) }
+    };
+    builder().build().or_else(without_tls)
 }
 
 /// Compares somebody's clock with this one.

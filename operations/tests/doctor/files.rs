@@ -57,7 +57,7 @@ fn a_proxy_that_hands_on_to_itself() {
 #[test]
 fn a_limit_of_the_lag_that_limits_nothing() {
     litefs(DB, "db: \"${DATABASE_FILENAME}\"\n  max-lag: 1s").finds("max-lag");
-    litefs(DB, "db: \"${DATABASE_FILENAME}\"\n  max-lag: 0").is_well();
+    litefs(DB, "db: \"${DATABASE_FILENAME}\"\n  max-lag: 0s").is_well();
 }
 
 #[test]
@@ -159,7 +159,6 @@ fn a_shell_before_the_application() {
 
 #[test]
 fn a_key_that_litefs_does_not_know() {
-    litefs(EXEC, &format!("{EXEC}\n    if-primary: true")).finds("litefs-key-unknown");
     litefs("skip-sync: true", "skip-sync: true\nmount-dir: /litefs").finds("litefs-key-unknown");
     litefs(DB, "db: \"${DATABASE_FILENAME}\"\n  maxlag: 1s").finds("litefs-key-unknown");
     let report = litefs("skip-sync: true", "skip-sync: true\ncandidate: true").finds("litefs-key-unknown");
@@ -167,10 +166,16 @@ fn a_key_that_litefs_does_not_know() {
 }
 
 #[test]
+fn a_key_that_litefs_passes_over() {
+    litefs(EXEC, &format!("{EXEC}\n    if-primary: true")).finds("litefs-key-ignored");
+}
+
+#[test]
 fn a_value_that_litefs_does_not_take() {
     litefs(CANDIDATE, "candidate: \"${FLY_REGION == PRIMARY_REGION}\"").finds("litefs-value-refused");
     litefs("skip-sync: true", "skip-sync: maybe").finds("litefs-value-refused");
     litefs(KEY, "key: \"litefs/${FLY_APP_NAME}\"\n    ttl: 10").finds("litefs-value-refused");
+    litefs(DB, "db: \"${DATABASE_FILENAME}\"\n  max-lag: 0").finds("litefs-value-refused");
     litefs(DB, "db: \"${DATABASE_FILENAME}\"\n  passthrough: /x").finds("litefs-value-refused");
 }
 

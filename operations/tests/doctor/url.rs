@@ -36,7 +36,8 @@ impl Instance {
                 instance("b1", "ams", "replica", json!(310)),
             ],
         });
-        let cookie = "Set-Cookie: __txid=0000000000000004; Path=/\r\n";
+        let cookie = "Set-Cookie: __txid=0000000000000004; Path=/; Expires=Wed, 25 Nov 2026 20:00:00 GMT; HttpOnly\r\n\
+                      Set-Cookie: __txid=0000000000000003; Path=/; Max-Age=300; HttpOnly\r\n";
         Self { health: (200, "OK\n"), write: (405, cookie), status, date: SystemTime::now() }
     }
 
@@ -99,6 +100,9 @@ fn an_instance_that_is_not_healthy() {
 fn a_write_comes_back_without_the_cookie() {
     Instance { write: (405, ""), ..Instance::well() }.start().finds("cookie-missing");
     Instance { write: (204, "Set-Cookie: other=1\r\n"), ..Instance::well() }.start().finds("cookie-missing");
+    // The application's own, which LiteFS's proxy would wait for if it found the database.
+    let own = "Set-Cookie: __txid=0000000000000003; Path=/; Max-Age=300; HttpOnly\r\n";
+    Instance { write: (405, own), ..Instance::well() }.start().finds("cookie-missing");
 }
 
 #[test]
