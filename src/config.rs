@@ -115,6 +115,20 @@ pub enum Command {
         #[arg(long, value_name = "INSTANCE", requires = "data_is_lost")]
         without: Vec<InstanceId>,
     },
+    /// Says what is wrong with a deployment, why, and what to do about it. Ends with 0 (nothing), 1 (something), or 2 (it could
+    /// not be examined). Takes what `fly machines list --json`, `fly volumes list --json` and `fly secrets list --json` print,
+    /// any of them, on standard input
+    Doctor {
+        /// Where litefs.yml, fly.toml and Dockerfile are. On a machine on Fly: litefs.yml alone, or /etc/litefs.yml
+        #[arg(value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+        /// Where the application runs, as visitors reach it. Nothing is changed there
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+        /// Prints it for programs
+        #[arg(long)]
+        json: bool,
+    },
     /// Starts LiteFS, which starts the application, and releases its lease if it dies. To be the machine's main process
     #[cfg(target_os = "linux")]
     Launch {
@@ -139,7 +153,11 @@ impl Config {
             refuse(format!("invalid value for {}: expected text in UTF-8", name.display()));
         }
         let config = Self::parse();
-        if let Err(message) = config.check() {
+        // What it would find is for the doctor to tell.
+        let is_examined = matches!(config.command, Some(Command::Doctor { .. }));
+        if let Err(message) = config.check()
+            && !is_examined
+        {
             refuse(message);
         }
         config

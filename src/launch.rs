@@ -9,26 +9,27 @@
 //! - `lease`: which lease was left behind, and its release
 //! - `mount`: a dead LiteFS for which the kernel waits
 //! - `record`: what outlives this process, on LiteFS's volume
-//! - `litefs_yml`: LiteFS's configuration, read as LiteFS reads it
+//! - `candidate`: what can hold a lease, as LiteFS's configuration tells
 //!
 //! Invariants: a lease is released only once its LiteFS is known to be dead. Whatever cannot be known, read or reached
 //! costs the release and nothing else: LiteFS starts, runs and ends as it would alone.
 
+mod candidate;
 mod child;
 mod lease;
-mod litefs_yml;
 mod mount;
 mod record;
 
-use std::{env, ffi::OsString, process::Command, time::Duration};
+use std::{env, ffi::OsString, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, anyhow};
+use operations::litefs_yml::LiteFsYml;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use candidate::Candidate;
 use child::{Child, Ended};
 use lease::Fence;
-use litefs_yml::LiteFsYml;
 use record::Volume;
 
 /// What is started where no command is given.
@@ -46,7 +47,7 @@ pub async fn run(command: Vec<OsString>) -> anyhow::Result<u8> {
     let life = Uuid::now_v7().to_string();
     let variable = |name: &str| if name == LIFE { Some(life.clone()) } else { env::var(name).ok() };
     let litefs = LiteFsYml::find(&words, variable);
-    let mount = litefs.as_ref().ok().and_then(LiteFsYml::mount);
+    let mount = litefs.as_ref().ok().map(|litefs| PathBuf::from(litefs.mount()));
     let fence = match litefs.and_then(|litefs| fence(&litefs, &life)) {
         Ok(fence) => fence,
         Err(reason) => {
@@ -91,7 +92,7 @@ async fn watch(fence: Option<&Fence>) -> std::convert::Infallible {
 
 /// What guards the release; none where this instance can hold no lease.
 fn fence(litefs: &LiteFsYml, life: &str) -> anyhow::Result<Option<Fence>> {
-    let Some(litefs) = litefs.consul()? else { return Ok(None) };
+    let Some(litefs) = Candidate::of(litefs)? else { return Ok(None) };
     if !litefs.holder.advertise_url.contains(life) {
         return Err(anyhow!(
             "lease.advertise-url in litefs.yml does not carry ${{{LIFE}}}, by which one life of this instance is told from \

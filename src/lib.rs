@@ -1,6 +1,7 @@
 //! A counter on SQLite, replicated to many regions by LiteFS.
 //!
-//! Dependencies point one way: `main` → [`web`] → [`counter`] → [`instance`]. `launch` has only `instance` below it.
+//! Dependencies point one way: `main` → [`web`] → [`counter`] → [`instance`]. `launch` has only `instance` below it, and the
+//! crate `operations`, whose commands `main` calls.
 //!
 //! - [`config`]: what the application is told at start
 //! - [`copies`]: the commands `litefs-counter backup` and `restore`

@@ -1,6 +1,10 @@
 //! Configuration, logging, then serve until told to stop.
 
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::{
+    io::{IsTerminal, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
 
 #[cfg(target_os = "linux")]
 use litefs_counter::launch;
@@ -10,6 +14,7 @@ use litefs_counter::{
     copies, handover,
     web::LogFields,
 };
+use operations::doctor::{self, Surroundings};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime::Runtime,
@@ -25,6 +30,13 @@ fn main() -> anyhow::Result<ExitCode> {
     if let Some(said) = operator(&config)? {
         println!("{said}");
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(Command::Doctor { dir, url, json }) = &config.command {
+        let report = Runtime::new()?.block_on(doctor::run(dir, url.as_deref(), &Surroundings::here()));
+        let text = if *json { report.as_json() } else { report.to_string() };
+        // Whoever reads it may have read enough.
+        let _ = writeln!(std::io::stdout(), "{text}");
+        return Ok(ExitCode::from(report.status()));
     }
     tracing_subscriber::fmt()
         // Which files it has is no news to anybody.

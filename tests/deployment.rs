@@ -157,7 +157,10 @@ fn the_image_gets_every_member_of_the_workspace_that_cargo_has_to_read() {
     let let_through = read(".dockerignore");
     for member in manifest["workspace"]["members"].as_array().unwrap() {
         let member = member.as_str().unwrap();
-        let is_let_through = |file: &str| let_through.lines().any(|line| line == format!("!{member}/{file}"));
+        let is_let_through = |file: &str| {
+            let lines = [format!("!{member}/{file}"), format!("!{member}/src")];
+            let_through.lines().any(|line| lines[0] == line || file.starts_with("src/") && lines[1] == line)
+        };
         assert!(is_let_through("Cargo.toml"), "{member}/Cargo.toml is kept from the image's build");
         let source = ["src", "src/lib.rs", "src/main.rs"].into_iter().find(|file| is_let_through(file));
         assert!(source.is_some(), "no source of {member}: Cargo refuses a package without a target");

@@ -7,13 +7,19 @@
 //! - `litefs`: LiteFS's export and import, and the checksum that tells whether they are whole
 //! - `hold`: the application writes nothing while its database is replaced
 //! - `cluster_id`: what keeps empty nodes from being elected, in Consul
+//! - [`doctor`]: what is wrong with a deployment
+//! - [`litefs_yml`]: LiteFS's configuration, read as LiteFS reads it
+//! - [`tree`]: YAML and TOML with their lines
 
 pub mod backup;
 mod cluster_id;
+pub mod doctor;
 mod hold;
 mod litefs;
+pub mod litefs_yml;
 pub mod restore;
 mod snapshot;
+pub mod tree;
 
 pub use cluster_id::ConsulKey;
 pub use snapshot::Schema;

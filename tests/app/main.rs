@@ -3,6 +3,7 @@
 
 mod clicks;
 mod copies;
+mod doctor;
 mod events;
 mod helpers;
 mod keys;

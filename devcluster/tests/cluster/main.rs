@@ -1,6 +1,7 @@
 //! The application on four LiteFS nodes in three regions, as its visitors and its operator meet it. Needs root.
 
 mod copies;
+mod doctor;
 mod launch;
 mod migrations;
 mod outages;

@@ -1,4 +1,4 @@
-//! LiteFS's configuration, read as LiteFS reads it (v0.5.14): the same file, the same variables, the same defaults.
+//! LiteFS's configuration, read as LiteFS reads it (v0.5.14): the same file, the same variables.
 
 use std::{
     env,
@@ -7,29 +7,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, ensure};
-use reqwest::Url;
-use yaml_rust2::{Yaml, YamlLoader};
+use anyhow::{Context, Result, anyhow};
 
-use crate::instance::{ConsulKey, Holder};
+use crate::tree::Node;
 
 /// Where LiteFS keeps its data unless it is told.
-const DATA: &str = "/var/lib/litefs";
+pub const DATA: &str = "/var/lib/litefs";
+/// What it mounts unless it is told.
+pub const MOUNT: &str = "/litefs";
 /// Where it looks for its configuration last.
-const SYSTEM: &str = "/etc/litefs.yml";
+pub const SYSTEM: &str = "/etc/litefs.yml";
 
 /// The file, with its variables replaced.
-pub struct LiteFsYml(Yaml);
-
-/// What can hold a lease.
-#[derive(Debug)]
-pub struct Candidate {
-    /// Where LiteFS's data is: the volume.
-    pub data: PathBuf,
-    /// The lease.
-    pub key: ConsulKey,
-    /// What LiteFS writes into it.
-    pub holder: Holder,
+#[derive(Clone, Debug)]
+pub struct LiteFsYml {
+    pub(crate) root: Node,
 }
 
 impl LiteFsYml {
@@ -37,44 +29,48 @@ impl LiteFsYml {
     pub fn find(words: &[OsString], variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let path = path(words).context("there is no litefs.yml")?;
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let raw = words.iter().any(|word| word == "-no-expand-env" || word == "--no-expand-env");
-        let text = if raw { text } else { expand(&text, variable) };
-        Self::parse(&text).with_context(|| format!("cannot read {}", path.display()))
+        let is_raw = words.iter().any(|word| word == "-no-expand-env" || word == "--no-expand-env");
+        let text = if is_raw { text } else { expand(&text, variable) };
+        Self::of(&text).with_context(|| format!("cannot read {}", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
-        // Its errors tell places and no text: there may be a token in it.
-        let documents = YamlLoader::load_from_str(text).map_err(|error| anyhow::anyhow!("{error}"))?;
-        Ok(Self(documents.into_iter().next().context("it is empty")?))
+    /// Reads the text of one, with these variables.
+    pub fn read(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        Self::of(&expand(text, variable))
     }
 
-    /// Where LiteFS mounts.
-    pub fn mount(&self) -> Option<PathBuf> {
-        self.0["fuse"]["dir"].as_str().map(PathBuf::from)
+    fn of(text: &str) -> Result<Self> {
+        Node::of_yaml(text).map(|root| Self { root }).map_err(|reason| anyhow!(reason))
     }
 
-    /// How LiteFS holds its lease in Consul; `None` where it never does.
-    pub fn consul(&self) -> Result<Option<Candidate>> {
-        let lease = &self.0["lease"];
-        if lease["type"].as_str() != Some("consul") || lease["candidate"].as_bool() == Some(false) {
-            return Ok(None);
-        }
-        let text = |value: &Yaml| value.as_str().unwrap_or_default().to_owned();
-        let own_name = || hostname().unwrap_or_default();
-        let hostname =
-            Some(text(&lease["hostname"])).filter(|name| !name.is_empty()).unwrap_or_else(own_name);
-        let url = text(&lease["consul"]["url"]);
-        // Without the URL, which has a token in it.
-        let url: Url = url.parse().context("lease.consul.url is no URL: is FLY_CONSUL_URL set?")?;
-        ensure!(
-            matches!(url.scheme(), "http" | "https") && url.has_host(),
-            "lease.consul.url is not http(s)://HOST"
-        );
-        let key = text(&lease["consul"]["key"]);
-        ensure!(!key.is_empty(), "lease.consul.key is not set");
-        let data = self.0["data"]["dir"].as_str().unwrap_or(DATA).into();
-        let holder = Holder { hostname, advertise_url: text(&lease["advertise-url"]) };
-        Ok(Some(Candidate { data, key: ConsulKey { url, key }, holder }))
+    /// What is under a key, such as `lease.consul.url`. What is empty is not there.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.root.text_at(key)
+    }
+
+    /// The same for a flag.
+    #[must_use]
+    pub fn flag(&self, key: &str) -> Option<bool> {
+        self.root.at(key)?.flag()
+    }
+
+    /// Whether a node with this configuration may become primary.
+    #[must_use]
+    pub fn is_candidate(&self) -> bool {
+        self.flag("lease.candidate") != Some(false)
+    }
+
+    /// Where LiteFS keeps its data.
+    #[must_use]
+    pub fn data(&self) -> &str {
+        self.text("data.dir").unwrap_or(DATA)
+    }
+
+    /// What LiteFS mounts.
+    #[must_use]
+    pub fn mount(&self) -> &str {
+        self.text("fuse.dir").unwrap_or(MOUNT)
     }
 }
 
@@ -91,12 +87,15 @@ fn path(words: &[OsString]) -> Option<PathBuf> {
     [Some("litefs.yml".into()), home, Some(SYSTEM.into())].into_iter().flatten().find(|path| path.exists())
 }
 
-fn hostname() -> Option<String> {
+/// This machine's name, as LiteFS takes it where it is told none.
+#[must_use]
+pub fn hostname() -> Option<String> {
     Some(fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_owned())
 }
 
 /// Replaces `$NAME`, `${NAME}` and `${A == 'b'}` as LiteFS does; what is not known is empty.
-fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> String {
+#[must_use]
+pub fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> String {
     let variable = |name: &str| {
         let value = variable(name).unwrap_or_default();
         // LiteFS sets this one where its environment does not.
@@ -148,8 +147,6 @@ mod tests {
             "FLY_REGION" | "PRIMARY_REGION" => "sjc",
             "HOSTNAME" => "sjc-1",
             "FLY_APP_NAME" => "counter",
-            "LAUNCH_ID" => "life-7",
-            "FLY_CONSUL_URL" => "https://:secret@consul.example:8501/counter-x1/",
             _ => return None,
         };
         Some(value.to_owned())
@@ -169,24 +166,6 @@ mod tests {
         ] {
             assert_eq!(expand(text, known), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn this_repository_s_litefs_yml_tells_where_the_lease_is() {
-        let read = |text: &str| LiteFsYml::parse(&expand(text, known)).unwrap().consul();
-        let deployed = include_str!("../../litefs.yml");
-        let candidate = read(deployed).unwrap().unwrap();
-        assert_eq!(candidate.data, Path::new("/var/lib/litefs"));
-        assert_eq!(candidate.key.key, "litefs/counter");
-        assert_eq!(candidate.key.url.host_str(), Some("consul.example"));
-        assert_eq!(candidate.holder.hostname, hostname().unwrap());
-        assert_eq!(candidate.holder.advertise_url, "http://sjc-1.vm.counter.internal:20202/#life-7");
-        let replica = deployed.replace("PRIMARY_REGION", "ELSEWHERE");
-        assert!(read(&replica).unwrap().is_none());
-        let nowhere = read(&deployed.replace("${FLY_CONSUL_URL}", "${UNKNOWN}")).unwrap_err();
-        assert!(format!("{nowhere:#}").contains("FLY_CONSUL_URL"), "{nowhere:#}");
-        let strange = read(&deployed.replace("${FLY_CONSUL_URL}", "ftp://:secret@x")).unwrap_err();
-        assert!(!format!("{strange:#}").contains("secret"), "{strange:#}");
     }
 
     #[test]
