@@ -5,6 +5,8 @@
 //! - `cluster`: the whole deployment on this machine
 //! - `faults`: what becomes of clicks when something fails
 //! - `bench`: the application beside others that do the same
+//! - `image`: the image that is deployed, built and measured
+//! - `lint`: workflows, scripts and dependencies, as `test` checks them
 //! - `screenshots`: pictures of every page
 //! - `root`: what needs root, and how to become it
 
@@ -12,6 +14,8 @@ mod apt;
 mod bench;
 mod cluster;
 mod faults;
+mod image;
+mod lint;
 mod root;
 mod screenshots;
 mod setup;
@@ -36,6 +40,8 @@ enum Xtask {
     Faults(faults::Args),
     /// Measures the application beside others that do the same, and writes docs/performance.md
     Bench(bench::Args),
+    /// Builds the image that is deployed, and the edge of compose.yaml, with podman
+    Image(image::Args),
     /// Takes pictures of every page into target/screenshots, and the README's
     Screenshots,
 }
@@ -48,6 +54,7 @@ async fn main() -> Result<()> {
         Xtask::Cluster(args) => cluster::run(args).await,
         Xtask::Faults(args) => faults::run(args).await,
         Xtask::Bench(args) => bench::run(&args),
+        Xtask::Image(args) => image::run(args),
         Xtask::Screenshots => screenshots::run(),
     }
 }

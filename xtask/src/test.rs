@@ -7,10 +7,13 @@ use std::{fs, process::Command, time::Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{bench, checkout, root, run as run_command, setup};
+use crate::{bench, checkout, image, lint, root, run as run_command, setup};
 
 /// The packages whose tests use clusters. Always together: their libraries are then built once.
 const CLUSTER: &str = "--package browser --package devcluster --package faults";
+
+/// The test that needs the image: devcluster/tests/compose.rs.
+const IMAGE_TEST: &str = "the_image_counts_in_four_regions_and_a_primary_that_stops_hands_over";
 
 /// What to test.
 #[derive(clap::Args)]
@@ -28,6 +31,7 @@ pub fn run(args: &Args) -> Result<()> {
         step("format", || cargo("fmt --all --check", |_| ()))?;
         step("clippy", || cargo("clippy --workspace --all-targets --locked -- -D warnings", |_| ()))?;
         let deny_warnings = |doc: &mut Command| _ = doc.env("RUSTDOCFLAGS", "-D warnings");
+        step("workflows, scripts, dependencies", lint::run)?;
         step("documentation", || cargo("doc --workspace --no-deps --locked", deny_warnings))?;
     }
     let clusters = root::can_run_clusters();
@@ -35,6 +39,9 @@ pub fn run(args: &Args) -> Result<()> {
     let browsers = cfg!(target_os = "linux");
     if clusters.is_ok() {
         step("setup for clusters", || setup::cluster().map(|_| ()))?;
+        if tries_the_image(args) {
+            step("image", || image::run(image::Args::new(args.full)))?;
+        }
     }
     if browsers {
         step("setup for browsers", setup::browser)?;
@@ -65,6 +72,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// One cluster at a time: each is four instances, and the tests measure time.
 fn cluster(args: &Args) -> Result<()> {
     let tools = setup::cluster()?;
+    let consul_image = if tries_the_image(args) { image::consul()? } else { String::new() };
     cargo(&format!("test {CLUSTER} --tests --locked"), |test| {
         let runner: Vec<String> =
             root::prefix().iter().map(|word| format!("{:?}", word.to_string_lossy())).collect();
@@ -73,9 +81,15 @@ fn cluster(args: &Args) -> Result<()> {
             test.arg("--config").arg(format!("target.'cfg(unix)'.runner = [{}]", runner.join(", ")));
         }
         test.env("LITEFS_BIN", tools.litefs).env("CONSUL_BIN", tools.consul);
+        test.env("CONTAINERS_CONF", image::settings()).env("CONSUL_IMAGE", consul_image);
         select(test, args);
         test.arg("--test-threads=1");
     })
+}
+
+/// Whether that test is among those to run.
+fn tries_the_image(args: &Args) -> bool {
+    args.filter.is_empty() || args.filter.iter().any(|filter| IMAGE_TEST.contains(filter.as_str()))
 }
 
 /// The last words of a `cargo test`: which tests, and how often.
