@@ -20,10 +20,12 @@ FROM rust AS build
 # `quick` for those who try the image and not its speed: see Cargo.toml.
 ARG PROFILE=release
 COPY . .
-# The caches outlive this build: only what changed is compiled. They are no part of the image, hence the copy.
+# The caches outlive this build, so that only what changed is compiled, and are no part of the image, hence the copy.
+# They may be another checkout's: Cargo goes by times, so what is ours gets a new one.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --profile "$PROFILE" --locked --package litefs-counter \
+    touch build.rs src/lib.rs \
+    && cargo build --profile "$PROFILE" --locked --package litefs-counter \
     && cp "target/$PROFILE/litefs-counter" /usr/local/bin/
 
 # Fly's edge and private DNS for compose.yaml; no part of what is deployed.
@@ -32,7 +34,8 @@ ARG PROFILE=release
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --profile "$PROFILE" --locked --package devcluster --bin edge \
+    touch devcluster/src/lib.rs \
+    && cargo build --profile "$PROFILE" --locked --package devcluster --bin edge \
     && cp "target/$PROFILE/edge" /usr/local/bin/
 
 FROM ${RUNTIME_IMAGE} AS edge

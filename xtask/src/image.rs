@@ -22,7 +22,7 @@ const APP: &str = "litefs-counter:local";
 /// That of the edge.
 const EDGE: &str = "litefs-counter-edge:local";
 /// What compose.yaml takes for Consul, where it cannot be pulled.
-const CONSUL: &str = "localhost/litefs-counter-stand-in/consul";
+const CONSUL: &str = "localhost/stand-in/consul";
 /// Where the stand-in for Rust's image has the certificates of this machine's registry.
 const CERTIFICATES: &str = "/certificates.crt";
 
@@ -80,7 +80,7 @@ struct StandIn {
 }
 
 fn stand_in(name: &str, made_of: &'static str) -> StandIn {
-    StandIn { name: format!("localhost/litefs-counter-stand-in/{name}"), made_of, mounts: Vec::new() }
+    StandIn { name: format!("localhost/stand-in/{name}"), made_of, mounts: Vec::new() }
 }
 
 fn runtime() -> Result<StandIn> {

@@ -7,6 +7,7 @@
 //! - `bench`: the application beside others that do the same
 //! - `image`: the image that is deployed, built and measured
 //! - `lint`: workflows, scripts and dependencies, as `test` checks them
+//! - `rename`: the application's name
 //! - `screenshots`: pictures of every page
 //! - `root`: what needs root, and how to become it
 
@@ -16,6 +17,7 @@ mod cluster;
 mod faults;
 mod image;
 mod lint;
+mod rename;
 mod root;
 mod screenshots;
 mod setup;
@@ -42,6 +44,8 @@ enum Xtask {
     Bench(bench::Args),
     /// Builds the image that is deployed, and the edge of compose.yaml, with podman
     Image(image::Args),
+    /// Gives the application another name, in every file
+    Rename(rename::Args),
     /// Takes pictures of every page into target/screenshots, and the README's
     Screenshots,
 }
@@ -55,6 +59,7 @@ async fn main() -> Result<()> {
         Xtask::Faults(args) => faults::run(args).await,
         Xtask::Bench(args) => bench::run(&args),
         Xtask::Image(args) => image::run(args),
+        Xtask::Rename(args) => rename::run(&args, checkout()),
         Xtask::Screenshots => screenshots::run(),
     }
 }
