@@ -29,9 +29,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     if args.filter.is_empty() {
         step("format", || cargo("fmt --all --check", |_| ()))?;
+        step("workflows, scripts, dependencies", lint::run)?;
         step("clippy", || cargo("clippy --workspace --all-targets --locked -- -D warnings", |_| ()))?;
         let deny_warnings = |doc: &mut Command| _ = doc.env("RUSTDOCFLAGS", "-D warnings");
-        step("workflows, scripts, dependencies", lint::run)?;
         step("documentation", || cargo("doc --workspace --no-deps --locked", deny_warnings))?;
     }
     let clusters = root::can_run_clusters();
