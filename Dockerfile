@@ -76,5 +76,6 @@ LABEL org.opencontainers.image.title="litefs-counter" \
     org.opencontainers.image.source="$SOURCE" \
     org.opencontainers.image.revision="$REVISION"
 
-# As root, for FUSE; litefs.yml starts the application as the user `counter`.
-ENTRYPOINT ["litefs", "mount"]
+# It starts `litefs mount`, and gives its lease back if it dies. As root, for FUSE; litefs.yml starts the application as the
+# user `counter`.
+ENTRYPOINT ["litefs-counter", "launch"]

@@ -98,6 +98,13 @@ pub enum Command {
         #[arg(long, value_name = "INSTANCE")]
         to: Option<InstanceId>,
     },
+    /// Starts LiteFS, which starts the application, and releases its lease if it dies. To be the machine's main process
+    #[cfg(target_os = "linux")]
+    Launch {
+        /// What is started, in place of `litefs mount`
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<std::ffi::OsString>,
+    },
 }
 
 impl Config {

@@ -1,12 +1,14 @@
 //! A counter on SQLite, replicated to many regions by LiteFS.
 //!
-//! Dependencies point one way: `main` → [`web`] → [`counter`] → [`instance`].
+//! Dependencies point one way: `main` → [`web`] → [`counter`] → [`instance`]. `launch` has only `instance` below it.
 //!
 //! - [`config`]: what the application is told at start
 //! - [`handover`]: the command `litefs-counter handover`
+//! - `launch`: the command `litefs-counter launch`, which starts LiteFS; on Linux
 //! - [`instance`]: which instance this is and what it may do; the only module that knows LiteFS and Fly
 //! - [`counter`]: the count; the only module that speaks SQL
 //! - [`web`]: pages and forms; the only module that visitors speak to
+//! - `serve`: the connections that they come on
 //!
 //! # The path of a click
 //!
@@ -26,9 +28,12 @@ pub mod config;
 pub mod counter;
 pub mod handover;
 pub mod instance;
+#[cfg(target_os = "linux")]
+pub mod launch;
+mod serve;
 pub mod web;
 
-use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{net::TcpListener, task::JoinHandle, time};
@@ -110,12 +115,14 @@ impl Server {
             private.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
         let (pages, for_instances) =
             web::routers(counter.clone(), instance.clone(), port, under_way.clone(), stop.clone());
-        let pages = axum::serve(public, pages).with_graceful_shutdown(close.clone().cancelled_owned());
-        let private = async {
-            let Some(listener) = private else { return Ok(()) };
-            axum::serve(listener, for_instances).with_graceful_shutdown(close.clone().cancelled_owned()).await
+        let serving = async {
+            let private = async {
+                if let Some(listener) = private {
+                    serve::serve(listener, for_instances, close.clone()).await;
+                }
+            };
+            tokio::join!(serve::serve(public, pages, close.clone()), private)
         };
-        let serving = async { tokio::try_join!(pages.into_future(), private) };
         let stopping = async {
             stop.cancelled().await;
             let overdue = if hand_over(&counter, &instance).await { DRAIN_HELD } else { DRAIN };
@@ -128,7 +135,7 @@ impl Server {
             time::sleep(LAST_CONNECTIONS).await;
         };
         tokio::select! {
-            ended = serving => { ended.context("serving")?; }
+            _ = serving => {}
             () = stopping => tracing::warn!("Requests were still under way, and are cut off."),
             ended = &mut writer => anyhow::bail!("the writer ended before it was told to: {ended:?}"),
             () = instance.mount_is_lost() => anyhow::bail!(

@@ -1,12 +1,15 @@
 //! Configuration, logging, then serve until told to stop.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
+#[cfg(target_os = "linux")]
+use litefs_counter::launch;
 use litefs_counter::{
     Server,
     config::{Command, Config},
     handover,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
@@ -16,12 +19,11 @@ use tokio_util::sync::CancellationToken;
 /// A thread that waits for a file of a LiteFS that hangs would otherwise keep the process from ending.
 const LEFT_BEHIND: Duration = Duration::from_millis(100);
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let config = Config::read();
-    let runtime = Runtime::new()?;
     if let Some(Command::Handover { to }) = &config.command {
-        println!("{}", runtime.block_on(handover::run(&config, to.as_ref()))?);
-        return Ok(());
+        println!("{}", Runtime::new()?.block_on(handover::run(&config, to.as_ref()))?);
+        return Ok(ExitCode::SUCCESS);
     }
     tracing_subscriber::fmt()
         // Which files it has is no news to anybody.
@@ -30,6 +32,16 @@ fn main() -> anyhow::Result<()> {
         // They would go to standard error, and panic where that is closed as well.
         .log_internal_errors(false)
         .init();
+    #[cfg(target_os = "linux")]
+    if let Some(Command::Launch { command }) = config.command {
+        // It has little to do, and is there beside the application all the time.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        return Ok(ExitCode::from(runtime.block_on(launch::run(command))?));
+    }
+    if let Err(error) = allow_open_pages() {
+        tracing::warn!(%error, "The limit of open files stays as it is.");
+    }
+    let runtime = Runtime::new()?;
     let stop = CancellationToken::new();
     let ended = runtime.block_on(async {
         stop_on_signal(stop.clone())?;
@@ -41,10 +53,16 @@ fn main() -> anyhow::Result<()> {
         // run out.
         Err(error) if stop.is_cancelled() => {
             tracing::error!("{error:#}");
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
-        ended => ended,
+        ended => ended.map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// Each open page is an open file, and a process gets 1,024 of them unless it asks for all that it may have.
+fn allow_open_pages() -> rustix::io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
 }
 
 /// SIGTERM is what Fly sends (fly.toml's `kill_signal`) and LiteFS forwards; SIGINT is Ctrl-C.

@@ -11,7 +11,7 @@ const stream = document.querySelector("#stream");
 const role = document.querySelector("#role");
 const announcer = document.querySelector("#announcer");
 
-let state = { count: BigInt(output.value), version: -1 }; // the newest that the server has sent
+let state = { count: BigInt(output.value.replace("−", "-")), version: -1 }; // the newest that the server has sent
 let settled = state.count; // what is shown when no click is under way
 let needed = -1; // the version that holds all answered clicks
 const pending = new Map(); // own clicks without an answer: key -> 1n or -1n
@@ -22,10 +22,10 @@ let answered = 0n; // own clicks with one, not yet in `settled`
 function render() {
   let shown = settled + answered;
   for (const step of pending.values()) shown += step;
-  const text = String(shown);
+  const text = String(shown).replace("-", "−"); // As the server writes it.
   if (output.value !== text) {
     output.value = text;
-    output.className = `digits-${text.length}`;
+    output.className = `digits-${text.length}${shown < 0n ? " negative" : ""}`;
     announce(text);
   }
   output.classList.toggle("unsettled", pending.size > 0);
@@ -55,6 +55,7 @@ buttons.addEventListener("submit", (event) => {
   send(intent, key, performance.now());
 });
 
+const PATIENCE = 10_000; // The server holds a click for some seconds while there is no primary.
 // What says nothing of the click itself: broken off on the way, too slow, too many.
 const passing = [400, 408, 425, 429];
 
@@ -62,10 +63,11 @@ async function send(intent, key, since, attempt = 0) {
   const body = new URLSearchParams({ intent, key });
   let answer;
   try {
-    answer = await fetch("/", { method: "POST", body, headers: { accept: "application/json" } });
+    const signal = AbortSignal.timeout(PATIENCE);
+    answer = await fetch("/", { method: "POST", body, signal, headers: { accept: "application/json" } });
     if (answer.ok) return counted(key, await answer.json(), performance.now() - since);
   } catch {
-    answer = undefined; // The network, or an answer that broke off.
+    answer = undefined; // The network, or an answer that broke off or never came.
   }
   if (answer && answer.status < 500 && !passing.includes(answer.status)) return refused(key, answer);
   // Lost, or counted and its answer lost: the same key makes sure that it counts once.
@@ -116,23 +118,39 @@ function newKey() {
 
 // ---- the stream
 
+const SILENCE = 35_000; // The server says something each 15 s.
 let source;
+let silence;
 let last = ""; // the id of the last event
 let isNew; // nothing has come from it yet
 let reopening;
 let attempts = 0;
 
 function open() {
-  clearTimeout(reopening);
-  source?.close();
+  close();
+  heard();
   isNew = true;
   source = new EventSource(last ? `/events?last=${last}` : "/events");
   source.addEventListener("count", (event) => receive(event, false));
   source.addEventListener("reset", (event) => receive(event, true));
+  source.addEventListener("alive", heard);
   source.addEventListener("error", lost);
 }
 
+function close() {
+  clearTimeout(reopening);
+  clearTimeout(silence);
+  source?.close();
+}
+
+// A stream may outlive its network for minutes, and say nothing.
+function heard() {
+  clearTimeout(silence);
+  silence = setTimeout(lost, SILENCE);
+}
+
 function receive(event, isReset) {
+  heard();
   attempts = 0;
   last = event.lastEventId;
   const { count, version, instance, region, role, primary } = JSON.parse(event.data);
@@ -146,11 +164,10 @@ function receive(event, isReset) {
 
 // The browser tries again by itself after some errors, and gives up after others: this page does not.
 function lost() {
-  source.close();
+  close();
   // Of the first time: the number has been the same since.
   if (attempts === 0) say("lost", `Connection lost at ${new Date().toLocaleTimeString()}`);
   const pause = Math.min(250 * 2 ** attempts++, 4000) * (0.5 + Math.random() / 2);
-  clearTimeout(reopening);
   reopening = setTimeout(open, pause);
 }
 
@@ -176,10 +193,9 @@ function say(kind, text) {
   stream.textContent = text;
 }
 
-// A stream may outlive the network for minutes, and say nothing.
 addEventListener("offline", lost);
 addEventListener("online", open);
 addEventListener("pageshow", (event) => event.persisted && open());
-addEventListener("pagehide", () => source?.close());
+addEventListener("pagehide", close);
 document.querySelector("#live").hidden = false;
 open();

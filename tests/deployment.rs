@@ -10,6 +10,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 /// <https://fly.io/docs/machines/runtime-environment/>; `FLY_CONSUL_URL` comes from `fly consul attach`.
 const SET_BY_FLY: [&str; 5] = ["FLY_APP_NAME", "FLY_CONSUL_URL", "FLY_REGION", "HOSTNAME", "PRIMARY_REGION"];
 
+/// What `litefs-counter launch` sets for LiteFS.
+const SET_BY_LAUNCH: &str = "LAUNCH_ID";
+
 #[test]
 fn visitors_reach_litefs_and_never_the_application_past_it() {
     let image = image_environment();
@@ -43,6 +46,12 @@ fn no_start_takes_the_lease_from_a_primary_that_writes() {
 }
 
 #[test]
+fn launch_is_the_main_process_and_knows_its_lease() {
+    assert!(read("Dockerfile").contains("\nENTRYPOINT [\"litefs-counter\", \"launch\"]"));
+    assert!(litefs("lease", "advertise-url").ends_with(&format!("/#${{{SET_BY_LAUNCH}}}")));
+}
+
+#[test]
 fn litefs_keeps_its_data_on_the_volume() {
     assert_eq!(fly()["mounts"][0]["destination"].as_str().unwrap(), litefs("data", "dir"));
 }
@@ -63,8 +72,10 @@ fn each_variable_has_one_owner() {
         assert!(!SET_BY_FLY.contains(&name.as_str()), "Fly overrides {name}");
     }
     for name in variables(&read("litefs.yml")) {
-        let known =
-            image.contains_key(&name) || own.contains_key(&name) || SET_BY_FLY.contains(&name.as_str());
+        let known = name == SET_BY_LAUNCH
+            || image.contains_key(&name)
+            || own.contains_key(&name)
+            || SET_BY_FLY.contains(&name.as_str());
         assert!(known, "litefs.yml uses {name}, which nothing sets");
     }
 }

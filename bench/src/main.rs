@@ -6,6 +6,7 @@
 //! - [`process`]: what the kernel says of them
 //! - [`measure`]: every server in every place, in rounds
 //! - [`idle`], [`keys`], [`soak`]: start and size, very many keys, a long time
+//! - [`streams`]: pages that look on; `src/bin/listeners.rs` is those pages
 //! - [`report`], [`targets`], [`chart`], [`machine`]: all that as text and plots; [`document`] puts them into a page
 
 mod chart;
@@ -21,6 +22,7 @@ mod report;
 mod server;
 mod site;
 mod soak;
+mod streams;
 mod targets;
 
 use std::{
@@ -42,6 +44,9 @@ struct Args {
     /// Load for so many minutes, with memory and WAL size plotted, instead of the comparison
     #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "30")]
     soak: Option<u64>,
+    /// Pages that look on, instead of the comparison
+    #[arg(long)]
+    streams: bool,
     /// A little of everything, in seconds, to see that it works; its figures mean nothing and go to target/bench
     #[arg(long)]
     quick: bool,
@@ -53,6 +58,7 @@ struct Scale {
     starts: usize,
     keys: u64,
     soak: Option<Duration>,
+    streams: streams::Extent,
     peers: bool,
 }
 
@@ -66,6 +72,7 @@ const FULL: Scale = Scale {
     starts: 5,
     keys: 1_000_000,
     soak: None,
+    streams: streams::Extent { many: 10_000, some: 1000, clicks: 200, load: Duration::from_secs(10) },
     peers: true,
 };
 
@@ -74,11 +81,13 @@ const QUICK: Scale = Scale {
     starts: 1,
     keys: 100,
     soak: Some(Duration::from_secs(2)),
+    streams: streams::Extent { many: 50, some: 20, clicks: 5, load: Duration::from_secs(1) },
     peers: false,
 };
 
 const COMPARISON: &str = "bench";
 const SOAK: &str = "soak";
+const STREAMS: &str = "streams";
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -92,7 +101,7 @@ async fn main() -> Result<()> {
         if args.quick { copy_of_page(repository, &scratch)? } else { repository.join("docs/performance.md") };
     let wrk = Wrk::new(&scratch)?;
     let scale = if args.quick { QUICK } else { FULL };
-    if args.quick || args.soak.is_none() {
+    if args.quick || (args.soak.is_none() && !args.streams) {
         compare(&scale, &wrk, &scratch, &page).await?;
     }
     let soak = args.soak.map(|minutes| Duration::from_secs(minutes * 60)).or(scale.soak);
@@ -102,6 +111,12 @@ async fn main() -> Result<()> {
         let section = report::soak(&soak, &machine::describe());
         println!("{section}");
         document::write(&page, SOAK, &section, &report::soak_plots(&soak))?;
+    }
+    if args.quick || args.streams {
+        let streams = streams::measure(&server::deployed(), scale.streams, &wrk).await?;
+        let section = streams.markdown(&machine::describe());
+        println!("{section}");
+        document::write(&page, STREAMS, &section, &[])?;
     }
     println!("written to {} after {:.0} s", page.display(), started.elapsed().as_secs_f64());
     Ok(())

@@ -196,7 +196,7 @@ pub async fn count(client: &Client, page: &str) -> Result<i64> {
     let output = html.split_once("<output").and_then(|(_, rest)| rest.split_once('>'));
     let number = output.and_then(|(_, rest)| rest.split_once('<'));
     let number = number.with_context(|| format!("no count in {html}"))?.0;
-    number.parse().with_context(|| format!("{number:?} is no count"))
+    number.replace('−', "-").parse().with_context(|| format!("{number:?} is no count"))
 }
 
 /// The median of each figure, by itself.

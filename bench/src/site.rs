@@ -139,6 +139,8 @@ impl Replicated {
         let candidates = ["sjc-1", "sjc-2"];
         let options = Options {
             instances: candidates.map(|id| (id.to_owned(), "sjc".to_owned())).to_vec(),
+            // As the other servers have to be started.
+            entrypoint: Some(["litefs", "mount"].map(str::to_owned).to_vec()),
             app: server.program.clone(),
             environment: server.environment.clone(),
             files: server.directory.iter().map(|folder| (folder.clone(), folder.clone())).collect(),
@@ -170,7 +172,7 @@ impl Replicated {
 }
 
 /// LiteFS's process, and its child's.
-fn processes(instance: &Arc<Instance>) -> Result<(u32, u32)> {
+pub fn processes(instance: &Arc<Instance>) -> Result<(u32, u32)> {
     let all = instance.processes();
     let litefs = all.iter().find(|process| process.name == "litefs");
     let litefs = litefs.with_context(|| format!("no LiteFS on {}: {all:?}", instance.id()))?.pid;

@@ -3,6 +3,7 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use thirtyfour::{By, ChromeCapabilities, ChromiumLikeCapabilities as _, WebDriver};
 
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// No display, no sandbox (root has none), and no requests of Chromium's own.
-const FLAGS: &[&str] = &[
+pub const FLAGS: &[&str] = &[
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
@@ -26,9 +27,9 @@ const FLAGS: &[&str] = &[
     "--hide-scrollbars",
     "--lang=en-US",
     "--window-size=1000,800",
-    // Chromium ends when the other end of this pipe does, even if chromedriver is killed.
-    "--remote-debugging-pipe",
 ];
+/// Chromium ends when the other end of this pipe does, even if chromedriver is killed.
+const PIPE: &str = "--remote-debugging-pipe";
 
 /// How long somebody waits who clicks again.
 const IMPATIENCE: Duration = Duration::from_millis(400);
@@ -68,7 +69,7 @@ impl Browser {
     pub async fn start() -> Result<Self> {
         let process = Driver::start().await?;
         let mut wanted = ChromeCapabilities::new();
-        for flag in FLAGS {
+        for flag in FLAGS.iter().chain([&PIPE]) {
             wanted.add_arg(flag)?;
         }
         let logs = json!({"browser": "ALL", "performance": "ALL"});
@@ -207,6 +208,16 @@ impl Browser {
     /// What the window shows, as PNG.
     pub async fn picture(&self) -> Result<Vec<u8>> {
         Ok(self.driver.screenshot_as_png().await?)
+    }
+
+    /// The same, and what lies below it.
+    pub async fn whole_picture(&self) -> Result<Vec<u8>> {
+        let metrics = self.cdp("Page.getLayoutMetrics", json!({})).await?;
+        let mut clip = metrics["cssContentSize"].clone();
+        clip["scale"] = 1.into();
+        let options = json!({"captureBeyondViewport": true, "clip": clip});
+        let picture = self.cdp("Page.captureScreenshot", options).await?;
+        Ok(BASE64_STANDARD.decode(picture["data"].as_str().context("no picture")?)?)
     }
 
     /// What Chromium has complained of since the last call: errors and warnings in the console, uncaught exceptions,

@@ -16,7 +16,7 @@ impl Browser {
     /// The number that the page shows.
     pub async fn count(&self) -> Result<i64> {
         let text = self.text("#count").await?;
-        text.parse().with_context(|| format!("not a number: {text}"))
+        text.replace('−', "-").parse().with_context(|| format!("not a number: {text}"))
     }
 
     /// An element's text.
@@ -28,6 +28,7 @@ impl Browser {
     /// Waits until the page shows this number, and has the server's word for it.
     pub async fn settles_at(&self, count: i64) -> Result<()> {
         let number = r##"document.querySelector("#count")"##;
+        let count = count.to_string().replace('-', "−");
         let condition = format!(r#"{number}.textContent === "{count}" && !{number}.matches(".unsettled")"#);
         self.wait_for(&condition, SOON).await
     }

@@ -1,6 +1,7 @@
 //! The application alone, as a process on a free port, with a database of its own.
 
 use std::{
+    env,
     path::PathBuf,
     process::{Command as Program, Stdio},
     time::Duration,
@@ -67,7 +68,7 @@ impl Site {
         let page = client()?.get(&self.url).send().await?.error_for_status()?.text().await?;
         let output = page.split_once(r#"<output id="count""#).context("a page without a count")?.1;
         let (_, output) = output.split_once('>').context("half an element")?;
-        Ok(output.split('<').next().unwrap_or_default().parse()?)
+        Ok(output.split('<').next().unwrap_or_default().replace('−', "-").parse()?)
     }
 
     /// Somebody else clicks.
@@ -108,7 +109,8 @@ impl Site {
 }
 
 async fn launch(files: &TempDir, port: u16, flags: &[String]) -> Result<Process> {
-    let program = built_programs().join("litefs-counter");
+    let program =
+        env::var_os("APP_BIN").map_or_else(|| built_programs().join("litefs-counter"), PathBuf::from);
     let mut child = Command::new("setpriv")
         .env_clear()
         .args(["--pdeathsig", "KILL"])

@@ -51,6 +51,8 @@ pub struct Options {
     pub wan: bool,
     /// Whether an instance that ends by itself is started again, as Fly does.
     pub restart: bool,
+    /// What starts each instance, in place of the Dockerfile's: another application has no `launch`.
+    pub entrypoint: Option<Vec<String>>,
     /// The application's program.
     pub app: PathBuf,
     /// LiteFS's program.
@@ -83,6 +85,7 @@ impl Default for Options {
             entries: Vec::new(),
             wan: false,
             restart: false,
+            entrypoint: None,
             app: program("APP_BIN", built_programs().join("litefs-counter")),
             litefs: program("LITEFS_BIN", repository.join(".cache/tools/bin/litefs")),
             consul: program("CONSUL_BIN", repository.join(".cache/tools/bin/consul")),
@@ -216,7 +219,8 @@ impl Cluster {
                 bail!("{} is missing: run `cargo build` and `cargo xtask setup`", program.display());
             }
         }
-        let deployment = Deployment::read(&options.repository)?;
+        let mut deployment = Deployment::read(&options.repository)?;
+        deployment.entrypoint = options.entrypoint.unwrap_or(deployment.entrypoint);
         let state = StateDirectory::new(&options.repository.join("target/devcluster"))?;
         let network = Arc::new(Network::start().await?);
         let http = reqwest::Client::builder().no_proxy().timeout(ANSWER).build()?;

@@ -1,4 +1,5 @@
-//! One machine of the app: LiteFS with the application as its child, on a volume that outlives the machine.
+//! One machine of the app: its main process, which starts LiteFS, which starts the application; on a volume that outlives
+//! the machine.
 
 mod shared;
 mod supervision;
@@ -59,10 +60,13 @@ struct Life {
     state: State,
     running: Option<Arc<Running>>,
     app: PathBuf,
+    entrypoint: Vec<String>,
 }
 
 struct Running {
     machine: Machine,
+    /// What its main process was started by.
+    entrypoint: Vec<String>,
     /// Whether the main process has ended.
     ended: watch::Receiver<bool>,
 }
@@ -82,13 +86,14 @@ impl Instance {
             volume::make_image(&directory.join(volume::IMAGE), size)?;
         }
         File::create(directory.join("log"))?;
+        let entrypoint = shared.deployment.entrypoint.clone();
         Ok(Instance {
             id: id.to_owned(),
             region: region.to_owned(),
             address: shared.network.new_address(),
             directory,
             shared,
-            life: Mutex::new(Life { state: State::Stopped, running: None, app }),
+            life: Mutex::new(Life { state: State::Stopped, running: None, app, entrypoint }),
             turn: tokio::sync::Mutex::default(),
         })
     }
@@ -154,6 +159,11 @@ impl Instance {
         self.life().app = app.into();
     }
 
+    /// Sets the main process for the next start: that of another image than the Dockerfile's.
+    pub fn set_entrypoint(&self, words: &[&str]) {
+        self.life().entrypoint = words.iter().map(ToString::to_string).collect();
+    }
+
     /// Starts it, with its volume as it was left. Returns when its machine is up, with LiteFS only just started.
     pub async fn start(self: &Arc<Self>) -> Result<()> {
         let _turn = self.turn.lock().await;
@@ -174,11 +184,10 @@ impl Instance {
         let _turn = self.turn.lock().await;
         let Some(running) = self.running() else { return Ok(()) };
         self.enter(&mut self.life(), State::Stopping);
-        let deployment = &self.shared.deployment;
-        if self.signal(&deployment.entrypoint[0], signal).is_ok() {
+        if running.machine.signal_command(&running.entrypoint, signal).is_ok() {
             let mut ended = running.ended.clone();
             // Either it has ended, or its time is up.
-            let _ = timeout(deployment.kill_timeout, ended.wait_for(|ended| *ended)).await;
+            let _ = timeout(self.shared.deployment.kill_timeout, ended.wait_for(|ended| *ended)).await;
         }
         self.kill().await;
         Ok(())
@@ -234,11 +243,13 @@ impl Instance {
     }
 
     async fn boot(&self) -> Result<Main> {
-        let app = self.life().app.clone();
+        let (app, entrypoint) = {
+            let life = self.life();
+            (life.app.clone(), life.entrypoint.clone())
+        };
         let plan = self.shared.plan(&self.placement(), &self.directory, app);
         let machine = Machine::start(plan, &self.shared.network).await?;
         let log = File::options().append(true).open(self.log_file())?;
-        let entrypoint = &self.shared.deployment.entrypoint;
         let process = machine
             .command(&entrypoint[0])
             .args(&entrypoint[1..])
@@ -248,7 +259,7 @@ impl Instance {
             .spawn()
             .context("cannot run nsenter")?;
         let (has_ended, ended) = watch::channel(false);
-        let running = Arc::new(Running { machine, ended });
+        let running = Arc::new(Running { machine, entrypoint, ended });
         let main = Main { process, running: Arc::downgrade(&running), has_ended, since: Instant::now() };
         let mut life = self.life();
         life.running = Some(running);

@@ -91,10 +91,19 @@ impl Machine {
             self.processes().into_iter().filter(|process| process.name == kept).collect();
         ensure!(!found.is_empty(), "no process {name} runs there");
         for process in found {
-            let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw).context("no process id")?;
-            kill_process(pid, signal).with_context(|| format!("cannot send a signal to {process:?}"))?;
+            send(&process, signal)?;
         }
         Ok(())
+    }
+
+    /// Sends a signal to the process that was started by exactly these words. Fails if there is none.
+    pub fn signal_command(&self, words: &[String], signal: Signal) -> Result<()> {
+        let line: Vec<u8> = words.iter().flat_map(|word| [word.as_bytes(), &[0]].concat()).collect();
+        let is_it = |process: &Process| {
+            fs::read(format!("/proc/{}/cmdline", process.pid)).is_ok_and(|found| found == line)
+        };
+        let found = self.processes().into_iter().find(is_it);
+        send(&found.with_context(|| format!("{words:?} does not run there"))?, signal)
     }
 
     /// Ends all that runs on it, at once, and returns when it has ended.
@@ -106,6 +115,11 @@ impl Machine {
             let _ = unshare.wait().await;
         }
     }
+}
+
+fn send(process: &Process, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw).context("no process id")?;
+    kill_process(pid, signal).with_context(|| format!("cannot send a signal to {process:?}"))
 }
 
 async fn boot(plan: Plan, network: &Network) -> Result<Machine> {

@@ -10,7 +10,7 @@ use devcluster::variant::{Edit, Variant};
 
 use crate::{
     check::Verdict,
-    run::{Application, Blow, Extent, Scene, Strike, checkout, run},
+    run::{Application, Blow, Scene, Strike, checkout, run},
     strikes::{network, processes},
 };
 
@@ -154,7 +154,7 @@ pub fn build() -> Result<PathBuf> {
 }
 
 /// Runs it, and fails if what has to be seen is not, or anything else is.
-pub async fn try_out(breach: &Breach, extent: Extent) -> Result<()> {
+pub async fn try_out(breach: &Breach, seed: u64) -> Result<()> {
     let confirm = ("CONFIRM_WRITES", breach.confirm);
     let (program, switch) = match breach.switch {
         Switch::Environment(name, value) => (None, (name, value)),
@@ -162,8 +162,8 @@ pub async fn try_out(breach: &Breach, extent: Extent) -> Result<()> {
     };
     let environment = [confirm, switch].map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let application = Application { program, environment, volume_size: None };
-    let outcome = run(&breach.strike, application, extent).await?;
-    let seen = violations(&outcome.verdict);
+    let outcome = run(&breach.strike, application, seed).await?;
+    let found = violations(&outcome.verdict);
     let expected = BTreeSet::from([breach.shows]);
     let expected: BTreeSet<Violation> =
         expected.into_iter().filter(|shows| !BY_PRODUCTS.contains(shows)).collect();
@@ -173,8 +173,8 @@ pub async fn try_out(breach: &Breach, extent: Extent) -> Result<()> {
         _ => true,
     };
     ensure!(
-        is_shown && seen == expected,
-        "without {}, {} has to be seen; seen: {seen:?}\n{:#?}\n{}",
+        is_shown && found == expected,
+        "without {}, {} has to be seen; found: {found:?}\n{:#?}\n{}",
         breach.protection,
         breach.shows,
         outcome.verdict,

@@ -11,11 +11,11 @@ use crate::{
     fault::{Fault, Limit},
     run::{Blow, Scene},
     strikes::{
-        ELECTION, chance,
+        ELECTION, RELEASE, chance,
         data::{self, VOLUME},
         deploys::{self, Order},
         network,
-        processes::{self, APPLICATION, LITEFS},
+        processes::{self, APPLICATION, LITEFS, without_the_heir},
     },
 };
 
@@ -28,7 +28,11 @@ const SHORT_ORDERS: [Order; 2] = [[0, 1, 2, 3], [3, 2, 1, 0]];
 /// What is close to another fault, and left to the full form.
 const FULL_ONLY: [&str; 3] = ["stale_candidate", "candidates_apart_refused", "primary_cut_off_silent"];
 
+/// How often the full form tries each.
+const RUNS: u64 = 10;
+
 const LEASE: &str = "Consul's session: twice 10 s; lock delay and reconnect: 1 s each; 2 s";
+const RELEASED: &str = "its lease is released; LiteFS looks once a second; an instance's start";
 const OTHERS: &str = "the edge asks another instance";
 const OWN: &str = "every instance reads its own copy";
 
@@ -41,6 +45,12 @@ pub fn all(is_full: bool) -> Vec<Fault> {
     network(&mut faults, is_full);
     data(&mut faults);
     faults.retain(|fault| is_full || !FULL_ONLY.contains(&fault.name.as_str()));
+    if is_full {
+        for fault in &mut faults {
+            fault.runs = RUNS;
+        }
+    }
+    // These are many runs as they are.
     let orders = if is_full { deploys::orders() } else { SHORT_ORDERS.to_vec() };
     faults.extend(orders.into_iter().map(deploy));
     faults.extend((1..=if is_full { 20 } else { 1 }).map(|number| by_chance(number, is_full)));
@@ -48,14 +58,6 @@ pub fn all(is_full: bool) -> Vec<Fault> {
 }
 
 fn processes(faults: &mut Vec<Fault>) {
-    let killed = |name, fault: Fault| Fault {
-        name,
-        promise: "writes come back by themselves, and reads go on",
-        writes: promised(ELECTION, LEASE),
-        reads: expected(PLANNED, OTHERS),
-        reads_elsewhere: promised(PLANNED, OWN),
-        ..fault
-    };
     let planned = |name, fault: Fault| Fault {
         name,
         promise: "nobody notices: no click and no page fails",
@@ -65,13 +67,15 @@ fn processes(faults: &mut Vec<Fault>) {
         unnoticed: true,
         ..fault
     };
+    crashes(faults);
     faults.extend([
-        killed("sigkill_litefs".to_owned(), fault(|scene| Box::pin(processes::kill(scene, LITEFS)))),
-        killed(
-            "sigkill_application".to_owned(),
-            fault(|scene| Box::pin(processes::kill(scene, APPLICATION))),
-        ),
-        killed("sigkill_both".to_owned(), fault(|scene| Box::pin(processes::kill_both(scene)))),
+        Fault {
+            name: "node_lost".to_owned(),
+            promise: "writes come back by themselves, and reads go on",
+            writes: promised(ELECTION, LEASE),
+            reads_elsewhere: promised(PLANNED, OWN),
+            ..fault(|scene| Box::pin(processes::lose_node(scene)))
+        },
         Fault {
             name: "sigstop_30_s".to_owned(),
             promise: "a primary that stood still acknowledges nothing that the next one does not have",
@@ -89,6 +93,43 @@ fn processes(faults: &mut Vec<Fault>) {
             writes: expected(ELECTION, "at best a moment, at worst as after a crash"),
             reads: expected(PLANNED, OTHERS),
             ..fault(|scene| Box::pin(processes::promote(scene)))
+        },
+    ]);
+}
+
+/// What dies comes back at once, as on Fly; with another candidate and without one.
+fn crashes(faults: &mut Vec<Fault>) {
+    const BOTH: [&str; 2] = [LITEFS, APPLICATION];
+    let killed = |name: &str, fault: Fault| Fault {
+        name: name.to_owned(),
+        promise: "writes are back within seconds, and reads go on",
+        writes: promised(RELEASE, RELEASED),
+        reads: expected(PLANNED, OTHERS),
+        reads_elsewhere: promised(PLANNED, OWN),
+        ..fault
+    };
+    faults.extend([
+        killed("sigkill_litefs", fault(|scene| Box::pin(processes::kill(scene, &[LITEFS])))),
+        killed("sigkill_application", fault(|scene| Box::pin(processes::kill(scene, &[APPLICATION])))),
+        killed("sigkill_both", fault(|scene| Box::pin(processes::kill(scene, &BOTH)))),
+        killed("sigkill_node", fault(|scene| Box::pin(processes::kill_node(scene)))),
+        killed(
+            "alone_sigkill_litefs",
+            fault(|scene| Box::pin(without_the_heir(scene, processes::kill(scene, &[LITEFS])))),
+        ),
+        killed(
+            "alone_sigkill_both",
+            fault(|scene| Box::pin(without_the_heir(scene, processes::kill(scene, &BOTH)))),
+        ),
+        killed(
+            "alone_sigkill_node",
+            fault(|scene| Box::pin(without_the_heir(scene, processes::kill_node(scene)))),
+        ),
+        Fault {
+            name: "sigkill_amid_promotions".to_owned(),
+            promise: "a lease that is being handed over is never taken from two",
+            writes: expected(ELECTION, "at best as after a crash, at worst without a release"),
+            ..fault(|scene| Box::pin(processes::kill_amid_promotions(scene, 6)))
         },
     ]);
 }
@@ -248,6 +289,7 @@ fn fault(strike: impl for<'a> Fn(&'a Scene) -> Blow<'a> + Send + Sync + 'static)
         no_waiting: false,
         next_version: false,
         volume_size: None,
+        runs: 1,
         strike: Box::new(strike),
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     check::{Pauses, Verdict},
-    run::{Application, Extent, Outcome, Strike, checkout, is_near, run},
+    run::{Application, Outcome, Strike, checkout, is_near, run},
     strikes::deploys,
 };
 
@@ -32,6 +32,8 @@ pub struct Fault {
     pub next_version: bool,
     /// What each instance's volume holds, in bytes.
     pub volume_size: Option<u64>,
+    /// How often it is tried.
+    pub runs: u64,
     /// Brings it about, and ends it.
     pub strike: Strike,
 }
@@ -48,7 +50,7 @@ pub struct Limit {
 }
 
 /// Tries a fault on this checkout's application.
-pub async fn try_out(fault: &Fault, extent: Extent) -> Result<Outcome> {
+pub async fn try_out(fault: &Fault, seed: u64) -> Result<Outcome> {
     if fault.next_version {
         build()?;
     }
@@ -57,7 +59,7 @@ pub async fn try_out(fault: &Fault, extent: Extent) -> Result<Outcome> {
         environment: vec![("CONFIRM_WRITES".to_owned(), fault.confirm.to_owned())],
         volume_size: fault.volume_size,
     };
-    run(&fault.strike, application, extent).await
+    run(&fault.strike, application, seed).await
 }
 
 /// Builds what faults need besides this checkout's application.

@@ -10,9 +10,9 @@ use crate::{
 };
 
 const HEAD: &str = "\
-| fault | promise | clicks | failed first tries | acknowledged alone | lost | of those acknowledged alone | counted twice \
+| fault | promise | runs | clicks | failed first tries | acknowledged alone | lost | of those acknowledged alone | counted twice \
 | writes paused | expected | reads paused, for who only looks: near the candidates, elsewhere; for who clicks | expected |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |";
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |";
 
 /// Between these two lines of the page the table stands.
 const MARKS: [&str; 2] = ["<!-- the table: cargo xtask faults writes it -->", "<!-- the table ends -->"];
@@ -23,40 +23,68 @@ pub fn head() -> &'static str {
     HEAD
 }
 
-/// One fault's line.
+/// One fault's line: of several runs the sums, and of each pause the median and the longest.
 #[must_use]
-pub fn line(fault: &Fault, verdict: &Verdict) -> String {
-    let (near, elsewhere) = near_and_elsewhere(&verdict.read_pauses);
-    let own_click = verdict.own_click_pauses.values().map(|pause| pause.time).max().unwrap_or_default();
+pub fn line(fault: &Fault, verdicts: &[Verdict]) -> String {
+    let sum = |count: fn(&Verdict) -> usize| verdicts.iter().map(count).sum::<usize>().to_string();
+    let pauses = |pause: fn(&Verdict) -> Duration| all(verdicts.iter().map(pause).collect());
     let cells = [
         fault.name.replace('_', " "),
         fault.promise.to_owned(),
-        verdict.clicks.to_string(),
-        verdict.failed_first_tries.to_string(),
-        verdict.alone.to_string(),
-        verdict.lost.to_string(),
-        verdict.lost_alone.to_string(),
-        verdict.counted_twice.to_string(),
-        seconds(verdict.write_pause.time),
+        verdicts.len().to_string(),
+        sum(|verdict| verdict.clicks),
+        sum(|verdict| verdict.failed_first_tries),
+        sum(|verdict| verdict.alone),
+        sum(|verdict| verdict.lost),
+        sum(|verdict| verdict.lost_alone),
+        sum(|verdict| verdict.counted_twice),
+        pauses(|verdict| verdict.write_pause.time),
         limit(fault.writes),
-        format!("{}, {}; {}", seconds(near), seconds(elsewhere), seconds(own_click)),
+        format!(
+            "{}, {}; {}",
+            pauses(|verdict| near_and_elsewhere(&verdict.read_pauses).0),
+            pauses(|verdict| near_and_elsewhere(&verdict.read_pauses).1),
+            pauses(|verdict| {
+                verdict.own_click_pauses.values().map(|pause| pause.time).max().unwrap_or_default()
+            }),
+        ),
         format!("{}; {}", limit(fault.reads), limit(fault.reads_elsewhere)),
     ];
     format!("| {} |", cells.join(" | "))
 }
 
-/// Puts these lines into the page, in place of those that are there.
-pub fn write(page: &Path, lines: &[String]) -> Result<()> {
+fn all(mut pauses: Vec<Duration>) -> String {
+    pauses.sort_unstable();
+    match pauses[..] {
+        [] => "-".to_owned(),
+        [one] => seconds(one),
+        [.., longest] => format!("{} to {}", seconds(pauses[pauses.len() / 2]), seconds(longest)),
+    }
+}
+
+/// Puts these lines into the page. The lines of other faults stay there if `keep` says so.
+pub fn write(page: &Path, lines: &[String], keep: bool) -> Result<()> {
     let text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
-    let text = replaced(&text, lines).with_context(|| format!("{} has no marks for it", page.display()))?;
+    let text =
+        replaced(&text, lines, keep).with_context(|| format!("{} has no marks for it", page.display()))?;
     fs::write(page, text).with_context(|| format!("cannot write {}", page.display()))
 }
 
-fn replaced(text: &str, lines: &[String]) -> Option<String> {
+fn replaced(text: &str, lines: &[String], keep: bool) -> Option<String> {
     let (before, rest) = text.split_once(MARKS[0])?;
-    let (_, after) = rest.split_once(MARKS[1])?;
-    let table = lines.join("\n");
-    Some(format!("{before}{}\n{HEAD}\n{table}\n{}{after}", MARKS[0], MARKS[1]))
+    let (old, after) = rest.split_once(MARKS[1])?;
+    let name = |line: &str| line.split('|').nth(1).unwrap_or_default().trim().to_owned();
+    let mut table: Vec<String> = Vec::new();
+    if keep {
+        table.extend(old.trim().lines().skip(HEAD.lines().count()).map(str::to_owned));
+    }
+    for line in lines {
+        match table.iter_mut().find(|old| name(old) == name(line)) {
+            Some(old) => old.clone_from(line),
+            None => table.push(line.clone()),
+        }
+    }
+    Some(format!("{before}{}\n{HEAD}\n{}\n{}{after}", MARKS[0], table.join("\n"), MARKS[1]))
 }
 
 fn limit(limit: Limit) -> String {
@@ -75,9 +103,13 @@ mod tests {
     #[test]
     fn the_table_is_replaced_and_the_rest_of_the_page_stays() {
         let page = format!("# Page\n\n{}\nold\n{}\n\nEnd.\n", MARKS[0], MARKS[1]);
-        let page = replaced(&page, &["| a |".to_owned()]).unwrap();
+        let lines = |names: &[&str]| names.iter().map(|name| format!("| {name} |")).collect::<Vec<_>>();
+        let page = replaced(&page, &lines(&["a", "b"]), false).unwrap();
         assert!(page.starts_with("# Page\n\n<!--") && page.ends_with("-->\n\nEnd.\n"), "{page}");
-        assert!(page.contains("--- |\n| a |\n") && !page.contains("old"), "{page}");
-        assert_eq!(replaced("nothing", &[]), None);
+        assert!(page.contains("--- |\n| a |\n| b |\n") && !page.contains("old"), "{page}");
+        let new = ["| b | new |".to_owned(), "| c |".to_owned()];
+        let some = replaced(&page, &new, true).unwrap();
+        assert!(some.contains("--- |\n| a |\n| b | new |\n| c |\n<!--"), "{some}");
+        assert_eq!(replaced("nothing", &[], false), None);
     }
 }

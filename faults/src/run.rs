@@ -36,28 +36,8 @@ pub type Strike = Box<dyn for<'a> Fn(&'a Scene) -> Blow<'a> + Send + Sync>;
 /// A fault under way.
 pub type Blow<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// How much of it there is.
-#[derive(Debug, Clone, Copy)]
-pub struct Extent {
-    /// The least clicks that hit a fault.
-    pub clicks: usize,
-    /// What chance begins with.
-    pub seed: u64,
-}
-
-impl Extent {
-    /// That of the short form.
-    #[must_use]
-    pub fn short(seed: u64) -> Self {
-        Self { clicks: 2_000, seed }
-    }
-
-    /// Ten times that.
-    #[must_use]
-    pub fn full(seed: u64) -> Self {
-        Self { clicks: 20_000, seed }
-    }
-}
+/// The least clicks that hit a fault.
+const STRUCK: usize = 2_000;
 
 /// What runs.
 pub struct Application {
@@ -93,10 +73,11 @@ pub struct Outcome {
     pub logs: String,
 }
 
-/// Starts a cluster, lets visitors click, strikes, waits until all is well again, and judges.
-pub async fn run(strike: &Strike, application: Application, extent: Extent) -> Result<Outcome> {
-    let scene = set(application, extent.seed).await?;
-    let struck = strike_amid_clicks(strike, &scene, extent.clicks).await;
+/// Starts a cluster, lets visitors click, strikes, waits until all is well again, and judges. What chance decides
+/// begins with the seed.
+pub async fn run(strike: &Strike, application: Application, seed: u64) -> Result<Outcome> {
+    let scene = set(application, seed).await?;
+    let struck = strike_amid_clicks(strike, &scene).await;
     let Scene { cluster, load, base, .. } = scene;
     let finished = load.finish().await;
     let nodes = settle(&cluster).await;
@@ -158,12 +139,12 @@ async fn confirmed(cluster: &Cluster) -> Result<i64> {
 }
 
 /// Returns when it struck.
-async fn strike_amid_clicks(strike: &Strike, scene: &Scene, clicks: usize) -> Result<Duration> {
-    scene.load.until(clicks / 3, CLICKS).await.context("before the fault")?;
+async fn strike_amid_clicks(strike: &Strike, scene: &Scene) -> Result<Duration> {
+    scene.load.until(STRUCK / 3, CLICKS).await.context("before the fault")?;
     let struck = scene.load.since.elapsed();
     strike(scene).await.context("the fault itself")?;
     // Some of them after it, however many there were meanwhile.
-    let rest = clicks.saturating_sub(scene.load.acknowledged()).max(clicks / 6);
+    let rest = STRUCK.saturating_sub(scene.load.acknowledged()).max(STRUCK / 6);
     scene.load.more(rest, CLICKS).await.context("after the fault")?;
     Ok(struck)
 }

@@ -14,6 +14,9 @@ pub mod processes;
 
 use std::time::Duration;
 
+/// From LiteFS's end to writes on the next primary, at most, where somebody is left to release its lease. It takes one to
+/// two seconds, and more on a machine that is busy.
+pub const RELEASE: Duration = Duration::from_secs(5);
 /// From a primary's end to writes on the next one, at most; with LiteFS's and Consul's defaults.
 pub const ELECTION: Duration = Duration::from_secs(24);
 /// The same on a slow machine, before it counts as never.

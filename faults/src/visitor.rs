@@ -130,7 +130,7 @@ impl Visitor {
 pub fn count_on(html: &str) -> Option<i64> {
     let (_, rest) = html.split_once(r#"<output id="count""#)?;
     let (_, rest) = rest.split_once('>')?;
-    rest.split_once("</output>")?.0.trim().parse().ok()
+    rest.split_once("</output>")?.0.trim().replace('−', "-").parse().ok()
 }
 
 #[cfg(test)]
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_count_is_read_from_the_page() {
-        assert_eq!(count_on(r#"<p><output id="count" class="digits-2">-17</output>"#), Some(-17));
+        assert_eq!(count_on(r#"<p><output id="count" class="digits-3">−17</output>"#), Some(-17));
         assert_eq!(count_on("Proxy timeout"), None);
     }
 }

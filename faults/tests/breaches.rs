@@ -2,10 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use faults::{
-    breaches::{all, try_out},
-    run::Extent,
-};
+use faults::breaches::{all, try_out};
 
 /// A test for each name.
 macro_rules! tests {
@@ -38,7 +35,7 @@ async fn is_seen(name: &str) {
     let breach = all().into_iter().find(|breach| breach.name == name).unwrap();
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     println!("seed {seed}");
-    if let Err(error) = try_out(&breach, Extent::short(seed)).await {
+    if let Err(error) = try_out(&breach, seed).await {
         panic!("{error:#}");
     }
 }

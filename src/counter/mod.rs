@@ -216,6 +216,12 @@ impl Counter {
         }
     }
 
+    /// Whether it does.
+    #[must_use]
+    pub fn is_writing_now(&self) -> bool {
+        *self.writing.borrow() == Writing::Yes
+    }
+
     /// Why this instance, though primary, cannot write.
     #[must_use]
     pub fn is_failing(&self) -> Option<String> {
@@ -234,7 +240,7 @@ impl Counter {
     /// Counts a click, and returns once it is confirmed. Once taken it is counted even if the caller leaves. A key that
     /// is known changes nothing and gets the first answer.
     pub async fn apply(&self, intent: Intent, key: Option<Key>) -> Result<Counted, ClickError> {
-        if *self.writing.borrow() != Writing::Yes {
+        if !self.is_writing_now() {
             return Err(ClickError::NotWriting);
         }
         let (answer, answered) = oneshot::channel();

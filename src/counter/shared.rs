@@ -3,7 +3,10 @@
 //! On LiteFS a query costs a hundred times what handing its result on does. Whoever asks while the work is being done waits for
 //! the next turn: what they get was begun after they asked, so that it is never older than what they could have seen.
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task,
+};
 
 /// How many may wait for a turn before those who come next wait for a place.
 const WAITING: usize = 4096;
@@ -30,6 +33,11 @@ impl<T: Clone + Send + 'static> Shared<T> {
         tokio::spawn(async move {
             let mut together = Vec::new();
             while asked.recv_many(&mut together, WAITING).await > 0 {
+                // Whoever is about to ask comes along: those who were just answered, above all.
+                task::yield_now().await;
+                while let Ok(one) = asked.try_recv() {
+                    together.push(one);
+                }
                 let result = work.run().await;
                 for one in together.drain(..) {
                     // Where nobody listens any more, they have left.

@@ -7,7 +7,7 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use sqlx::{
     Connection, SqliteConnection,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -181,7 +181,7 @@ impl Writer {
         );
         self.confirmed.send_replace(None);
         let confirmer = Confirmer::start(self.instance.clone(), self.settings.confirm);
-        let (connection, confirmer) = tokio::join!(open(&self.settings), confirmer);
+        let (connection, confirmer) = tokio::join!(open(&self.settings, self.synchronous()), confirmer);
         let mut connection = connection?;
         let keys = Keys::load(self.settings.keep, &mut connection).await?;
         let at = self.position().await.ok().flatten();
@@ -201,6 +201,11 @@ impl Writer {
             }
             end => Ok(end),
         }
+    }
+
+    /// Who brings a commit to the disk: LiteFS itself does, whatever SQLite is told (`CommitWAL` in its `db.go`).
+    fn synchronous(&self) -> SqliteSynchronous {
+        if self.instance.is_replicated() { SqliteSynchronous::Normal } else { SqliteSynchronous::Full }
     }
 
     async fn write(&mut self, held: &mut Held) -> Result<End, sqlx::Error> {
@@ -353,7 +358,7 @@ impl Writer {
 }
 
 /// Opens the database to write, creates it where there is none, and brings its schema up to date.
-async fn open(settings: &Settings) -> Result<SqliteConnection, sqlx::Error> {
+async fn open(settings: &Settings, synchronous: SqliteSynchronous) -> Result<SqliteConnection, sqlx::Error> {
     if let Some(folder) = settings.database.parent() {
         tokio::fs::create_dir_all(folder).await?;
     }
@@ -361,6 +366,7 @@ async fn open(settings: &Settings) -> Result<SqliteConnection, sqlx::Error> {
         .filename(&settings.database)
         .create_if_missing(true)
         .busy_timeout(BUSY)
+        .synchronous(synchronous)
         // Readers go on while a transaction is committed. It is written into the file: nothing for a replica.
         .journal_mode(SqliteJournalMode::Wal);
     // Migrations run on a pool; its one connection is then taken out, since a pool replaces what it holds unasked.

@@ -1,15 +1,17 @@
-//! Who holds LiteFS's lease, by Consul itself.
+//! LiteFS's lease, by Consul itself: who holds it, and the removal of one that was left behind.
 
 use std::time::Duration;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use reqwest::{StatusCode, Url, redirect::Policy};
-use serde::Deserialize;
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, redirect::Policy};
+use serde::{Deserialize, Serialize};
 
 use super::{InstanceId, litefs::chain};
 
 /// How long Consul may take to answer.
 const ANSWER: Duration = Duration::from_secs(1);
+/// How long Consul may wait for a change before it answers. Consul adds up to a sixteenth, so that not all come at once.
+const CHANGE: Duration = Duration::from_secs(30);
 
 /// Where LiteFS's lease is: `consul.url` and `consul.key` of `litefs.yml`.
 #[derive(Clone)]
@@ -23,9 +25,32 @@ pub struct ConsulKey {
 /// The lease at one moment. Two that are equal mean that nobody else held it in between: each change of holder
 /// writes the key, and a hand-over, which keeps the session, does so as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Held {
-    session: String,
-    modify_index: u64,
+pub struct Held {
+    /// Who holds it.
+    pub holder: Holder,
+    /// Consul's session, by which it is held.
+    pub session: String,
+    /// Consul's index of the key's last change.
+    pub modify_index: u64,
+}
+
+/// What LiteFS writes into the key.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Holder {
+    /// `lease.hostname`, or the host's own name.
+    pub hostname: String,
+    /// `lease.advertise-url`.
+    pub advertise_url: String,
+}
+
+/// The key as Consul has it.
+#[derive(Debug)]
+pub struct Seen {
+    /// The lease, where somebody holds it.
+    pub held: Option<Held>,
+    /// What to give [`Consul::see_after`], to hear of the next change.
+    pub index: u64,
 }
 
 /// Why it is not known that this instance holds the lease.
@@ -48,8 +73,9 @@ pub enum LeaseError {
     Changed,
 }
 
+/// Consul's API, for this one key.
 #[derive(Debug)]
-pub(super) struct Consul {
+pub struct Consul {
     /// Or why there is none: the machine has no certificates.
     client: Result<reqwest::Client, String>,
     url: Url,
@@ -57,7 +83,9 @@ pub(super) struct Consul {
 }
 
 impl Consul {
-    pub(super) fn new(at: &ConsulKey) -> Self {
+    /// Asks nothing yet.
+    #[must_use]
+    pub fn new(at: &ConsulKey) -> Self {
         // As LiteFS reads it: the token is the URL's password, the path a prefix of the key.
         let token = at.url.password().map(str::to_owned);
         let mut url = at.url.clone();
@@ -67,8 +95,6 @@ impl Consul {
         let key = at.key.trim_matches('/');
         let path = if prefix.is_empty() { key.to_owned() } else { format!("{prefix}/{key}") };
         url.set_path(&format!("/v1/kv/{path}"));
-        // A read that the leader has confirmed: any other may be of before an election.
-        url.set_query(Some("consistent"));
         let mut client = reqwest::Client::builder().redirect(Policy::none()).timeout(ANSWER);
         if url.scheme() == "http" {
             client = client.tls_certs_only([]);
@@ -78,23 +104,69 @@ impl Consul {
 
     /// The lease, if `this` instance holds it. Fails after 1 s.
     pub(super) async fn held_by(&self, this: &InstanceId) -> Result<Held, LeaseError> {
-        let silent = |error: &reqwest::Error| LeaseError::Silent(chain(error));
+        let held = self.see().await?.held.ok_or(LeaseError::Free)?;
+        if held.holder.hostname != this.to_string() {
+            return Err(LeaseError::Elsewhere(held.holder.hostname.escape_debug().take(64).collect()));
+        }
+        Ok(held)
+    }
+
+    /// The lease now. Fails after 1 s.
+    pub async fn see(&self) -> Result<Seen, LeaseError> {
+        // A read that the leader has confirmed: any other may be of before an election.
+        self.ask(self.request(Method::GET, "consistent")?).await
+    }
+
+    /// The lease as soon as it is another one than at this index, or after half a minute.
+    pub async fn see_after(&self, index: u64) -> Result<Seen, LeaseError> {
+        let query = format!("consistent&index={index}&wait={}s", CHANGE.as_secs());
+        self.ask(self.request(Method::GET, &query)?.timeout(CHANGE + CHANGE / 16 + ANSWER)).await
+    }
+
+    /// Removes the key, if nothing has changed since this was seen; says whether it did. The session stays, and ends by
+    /// itself. Fails after 1 s, and then it is not known.
+    pub async fn release(&self, seen: &Held) -> Result<bool, LeaseError> {
+        let request = self.request(Method::DELETE, &format!("cas={}", seen.modify_index))?;
+        let answer = succeeded(send(request).await?)?.text().await;
+        Ok(answer.map_err(silent)?.trim() == "true")
+    }
+
+    fn request(&self, method: Method, query: &str) -> Result<RequestBuilder, LeaseError> {
         let client = self.client.as_ref().map_err(|error| LeaseError::Silent(error.clone()))?;
-        let mut request = client.get(self.url.clone());
-        if let Some(token) = &self.token {
-            request = request.header("x-consul-token", token);
-        }
-        let response = request.send().await.map_err(|error| silent(&error.without_url()))?;
+        let mut url = self.url.clone();
+        url.set_query(Some(query));
+        let request = client.request(method, url);
+        Ok(match &self.token {
+            Some(token) => request.header("x-consul-token", token),
+            None => request,
+        })
+    }
+
+    async fn ask(&self, request: RequestBuilder) -> Result<Seen, LeaseError> {
+        let response = send(request).await?;
+        let index = response.headers().get("x-consul-index");
+        let index = index.and_then(|index| index.to_str().ok()?.parse().ok()).unwrap_or_default();
         if response.status() == StatusCode::NOT_FOUND {
-            return Err(LeaseError::Free);
+            return Ok(Seen { held: None, index });
         }
-        let response = response.error_for_status().map_err(|error| silent(&error.without_url()))?;
-        let answer = response.bytes().await.map_err(|error| silent(&error.without_url()))?;
-        read(&answer, this)
+        let answer = succeeded(response)?.bytes().await.map_err(silent)?;
+        Ok(Seen { held: read(&answer)?, index })
     }
 }
 
-fn read(answer: &[u8], this: &InstanceId) -> Result<Held, LeaseError> {
+async fn send(request: RequestBuilder) -> Result<Response, LeaseError> {
+    request.send().await.map_err(silent)
+}
+
+fn succeeded(response: Response) -> Result<Response, LeaseError> {
+    response.error_for_status().map_err(silent)
+}
+
+fn silent(error: reqwest::Error) -> LeaseError {
+    LeaseError::Silent(chain(&error.without_url()))
+}
+
+fn read(answer: &[u8]) -> Result<Option<Held>, LeaseError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Entry {
@@ -102,22 +174,15 @@ fn read(answer: &[u8], this: &InstanceId) -> Result<Held, LeaseError> {
         session: Option<String>,
         modify_index: u64,
     }
-    #[derive(Deserialize)]
-    struct Holder {
-        hostname: String,
-    }
     let foreign = |what: String| LeaseError::Silent(format!("not a lease of LiteFS: {what}"));
     let entries: Vec<Entry> = serde_json::from_slice(answer).map_err(|error| foreign(error.to_string()))?;
     let Some(Entry { value: Some(value), session: Some(session), modify_index }) = entries.into_iter().next()
     else {
-        return Err(LeaseError::Free);
+        return Ok(None);
     };
     let value = BASE64_STANDARD.decode(value).map_err(|error| foreign(error.to_string()))?;
-    let holder: Holder = serde_json::from_slice(&value).map_err(|error| foreign(error.to_string()))?;
-    if holder.hostname != this.to_string() {
-        return Err(LeaseError::Elsewhere(holder.hostname.escape_debug().take(64).collect()));
-    }
-    Ok(Held { session, modify_index })
+    let holder = serde_json::from_slice(&value).map_err(|error| foreign(error.to_string()))?;
+    Ok(Some(Held { holder, session, modify_index }))
 }
 
 /// Without the token.
@@ -141,15 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn the_lease_is_this_instance_s_with_a_session_and_its_name() {
-        let this: InstanceId = "sjc-1".parse().unwrap();
-        let session = r#","Session":"adf4238a""#;
-        let held = read(entry(session, "sjc-1").as_bytes(), &this).unwrap();
-        assert_eq!(held, Held { session: "adf4238a".to_owned(), modify_index: 12 });
-        assert!(matches!(read(entry(session, "sjc-2").as_bytes(), &this), Err(LeaseError::Elsewhere(_))));
-        assert!(matches!(read(entry("", "sjc-1").as_bytes(), &this), Err(LeaseError::Free)));
-        assert!(matches!(read(b"[]", &this), Err(LeaseError::Free)));
-        assert!(matches!(read(b"<html>", &this), Err(LeaseError::Silent(_))));
+    fn somebody_holds_the_lease_where_there_is_a_session() {
+        let held = read(entry(r#","Session":"adf4238a""#, "sjc-1").as_bytes()).unwrap().unwrap();
+        let holder = Holder { hostname: "sjc-1".to_owned(), advertise_url: "http://sjc-1:20202".to_owned() };
+        assert_eq!(held, Held { holder, session: "adf4238a".to_owned(), modify_index: 12 });
+        assert_eq!(read(entry("", "sjc-1").as_bytes()).unwrap(), None);
+        assert_eq!(read(b"[]").unwrap(), None);
+        assert!(matches!(read(b"<html>"), Err(LeaseError::Silent(_))));
     }
 
     #[test]
@@ -157,11 +220,10 @@ mod tests {
         let url: Url = "https://:secret@consul.example:8501/counter-x1/".parse().unwrap();
         let at = ConsulKey { url, key: "litefs/counter".to_owned() };
         let consul = Consul::new(&at);
-        assert_eq!(
-            consul.url.as_str(),
-            "https://consul.example:8501/v1/kv/counter-x1/litefs/counter?consistent"
-        );
+        assert_eq!(consul.url.as_str(), "https://consul.example:8501/v1/kv/counter-x1/litefs/counter");
         assert_eq!(consul.token.as_deref(), Some("secret"));
         assert!(!format!("{at:?}").contains("secret"));
+        let request = consul.request(Method::GET, "consistent").unwrap().build().unwrap();
+        assert_eq!(request.url().query(), Some("consistent"));
     }
 }

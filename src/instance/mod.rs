@@ -2,7 +2,7 @@
 //!
 //! Only this module knows that LiteFS, Consul and Fly exist. It depends on nothing else of the application, keeps
 //! no copy of what LiteFS knows beyond its last word, and changes nothing, but for the lease where it is told to hand
-//! that over.
+//! that over or to release it.
 //!
 //! - here: [`Instance`]
 //! - `role`: the [`Role`] that it follows
@@ -14,7 +14,7 @@
 //! - `report`: what each of them says of itself, for people who look on
 //! - `regions`: where Fly's regions are
 //! - `litefs`: LiteFS's API, on this node and others
-//! - `consul`: who holds the lease
+//! - `consul`: who holds the lease; `launch` removes one that was left behind
 //! - `mount`: whether LiteFS's directory is still there
 //! - `names`: [`InstanceId`], [`Region`] and [`AppName`], checked once so that they fit into headers and host names
 //!
@@ -46,7 +46,7 @@ use litefs::Api;
 use role::LastWord;
 
 pub use confirm::{Confirmation, Confirmer, HandOverError, NotReady, Policy, Unconfirmed};
-pub use consul::{ConsulKey, LeaseError};
+pub use consul::{Consul, ConsulKey, Held, Holder, LeaseError, Seen};
 pub use directory::{DirectoryError, Listed};
 pub use names::{AppName, InstanceId, InvalidName, Region};
 pub use position::{InvalidTxid, Late, Position, Txid};

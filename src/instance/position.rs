@@ -1,9 +1,16 @@
 //! Transaction numbers: how far this node is, waiting until it is far enough, and the visitor's cookie.
 
-use std::{fmt, io, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+    str::FromStr,
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderValue, header};
-use tokio::{sync::watch, time};
+use tokio::{sync::watch, task, time};
 
 use super::Instance;
 
@@ -11,6 +18,9 @@ use super::Instance;
 const COOKIE: &str = "__txid";
 /// As long as LiteFS's own. A node that is behind for longer shows a visitor older data after that.
 const COOKIE_AGE: Duration = Duration::from_mins(5);
+
+/// The length of what LiteFS writes into `<database>-pos`, in bytes: both numbers, a slash, an end of line.
+const POSITION: usize = 34;
 
 /// The number of a transaction: grows by one with each, on the primary; replicas follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,8 +60,8 @@ impl Instance {
     pub async fn position(&self) -> io::Result<Option<Position>> {
         let Some(litefs) = &self.settings.litefs else { return Ok(None) };
         let file = litefs.dir.join(format!("{}-pos", litefs.database));
-        match tokio::fs::read_to_string(file).await {
-            Ok(text) => text.trim_end().parse().map(Some).map_err(io::Error::other),
+        match task::spawn_blocking(move || read_position(&file)).await? {
+            Ok(position) => Ok(Some(position)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -78,6 +88,14 @@ impl Instance {
         let reached = position.borrow().map(|at| at.txid);
         Err(Late { wanted, reached, within })
     }
+}
+
+/// With one `read`: each call goes through FUSE, and a click waits for it.
+fn read_position(file: &Path) -> io::Result<Position> {
+    let mut text = [0; POSITION];
+    let length = File::open(file)?.read(&mut text)?;
+    let text = str::from_utf8(&text[..length]).map_err(io::Error::other)?;
+    text.trim_end().parse().map_err(io::Error::other)
 }
 
 impl Txid {

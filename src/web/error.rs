@@ -37,7 +37,7 @@ pub(super) enum Error {
     #[error("This address does not know that method.")]
     MethodNotAllowed,
     /// `409`
-    #[error("The count is at its end: it cannot go beyond {} and {}.", i64::MIN, i64::MAX)]
+    #[error("The count is at its end: it cannot go beyond −{} and {}.", i64::MIN.unsigned_abs(), i64::MAX)]
     OutOfRange,
     /// `422`: the key of another click.
     #[error(

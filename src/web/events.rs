@@ -3,7 +3,13 @@
 //! Each event's id is the position, TXID and checksum. A browser that comes back tells the last one that it got, and this
 //! node, perhaps another one, waits until it has that: so the count does not go backwards on the way.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    hash::{BuildHasher as _, RandomState},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     extract::State,
@@ -30,8 +36,11 @@ use crate::{
     instance::{Instance, Observed, Position, Role},
 };
 
-/// How often a silent stream shows that it is alive: proxies close what says nothing for a minute.
+/// How often at least a silent stream shows that it is alive: proxies close what says nothing for a minute, and a page
+/// opens another one.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Up to so much earlier: after a change, which all streams tell at once, they would otherwise all do that at once.
+const SPREAD_MS: u64 = 5000;
 /// How long a browser that comes back waits for what it has seen already.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
@@ -62,7 +71,11 @@ pub(super) async fn stream(
     let events = stream::unfold(listener, async |mut listener| {
         Some((Ok::<_, Infallible>(listener.next().await?), listener))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+    // A comment alone the page's script would not see.
+    let alive = Event::default().comment("").event("alive").data("");
+    let earlier = Duration::from_millis(RandomState::new().hash_one(()) % SPREAD_MS);
+    let alive = KeepAlive::new().interval(KEEP_ALIVE.saturating_sub(earlier)).event(alive);
+    Ok(Sse::new(events).keep_alive(alive).into_response())
 }
 
 /// One browser that looks.

@@ -66,6 +66,9 @@ struct App {
 impl App {
     /// Who handles a request that needs the primary: another instance, or (`None`) this one, which takes clicks then.
     async fn primary_for(&self, request: &HeaderMap, until: Instant) -> Result<Option<Replay>, Error> {
+        if self.counter.is_writing_now() && self.instance.route_to_primary(request) == Route::Here {
+            return Ok(None);
+        }
         let mut role = self.instance.watch();
         let mut patience = pin!(time::sleep_until(until));
         loop {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use askama::Template;
 use axum::{
     extract::{Request, State},
+    http::{HeaderMap, header},
     response::{Html, IntoResponse, Response},
 };
-
 use tokio::time::Instant;
 
 use super::{
@@ -22,14 +22,18 @@ use crate::{
 #[derive(Template)]
 #[template(path = "counter.html")]
 struct Page<'a> {
-    count: i64,
-    /// Length of the count's text, which decides its size.
+    /// With a minus sign where it is negative: a hyphen is short, and few screen readers say it.
+    count: String,
+    /// Length of that text, which decides its size.
     digits: usize,
+    is_negative: bool,
     /// One for each form: a rendered form that is sent twice is one click.
     decrement_key: Key,
     increment_key: Key,
     instance: &'a Instance,
     role: Observed,
+    /// For those who show a preview of the page: they take no relative address.
+    origin: Option<String>,
 }
 
 /// `GET /`
@@ -46,8 +50,25 @@ pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Resul
         count => count?,
     };
     let (instance, role) = (&app.instance, app.instance.role());
-    let digits = count.to_string().len();
-    let page =
-        Page { count, digits, decrement_key: Key::fresh(), increment_key: Key::fresh(), instance, role };
+    let is_negative = count < 0;
+    let count = count.to_string().replace('-', "−");
+    let digits = count.chars().count();
+    let page = Page {
+        count,
+        digits,
+        is_negative,
+        decrement_key: Key::fresh(),
+        increment_key: Key::fresh(),
+        instance,
+        role,
+        origin: origin(&headers),
+    };
     Ok(Html(page.render().map_err(Error::internal)?).into_response())
+}
+
+/// Where the visitor has found this site. Fly's proxy tells whether that was by https.
+fn origin(headers: &HeaderMap) -> Option<String> {
+    let host = headers.get(header::HOST)?.to_str().ok()?;
+    let is_https = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
+    Some(format!("{}://{host}", if is_https { "https" } else { "http" }))
 }

@@ -91,7 +91,7 @@ impl App {
 pub fn count_on(page: &str) -> i64 {
     let (_, rest) = page.split_once(r#"<output id="count""#).expect("a page without a count");
     let (_, rest) = rest.split_once('>').unwrap();
-    rest.split_once("</output>").unwrap().0.parse().unwrap()
+    rest.split_once("</output>").unwrap().0.replace('−', "-").parse().unwrap()
 }
 
 fn database_in(folder: &TempDir) -> PathBuf {

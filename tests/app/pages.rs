@@ -18,6 +18,49 @@ async fn the_page_shows_the_count_and_a_form_for_each_button() {
 }
 
 #[tokio::test]
+async fn below_zero_there_is_a_minus_sign_and_no_hyphen() {
+    let app = App::start().await;
+    app.count().await;
+    app.click("decrement").await;
+    let page = app.page().await.text().await.unwrap();
+    assert!(page.contains(r#"class="digits-2 negative">−1</output>"#), "{page}");
+}
+
+#[tokio::test]
+async fn a_preview_of_the_page_has_a_picture_where_the_visitor_has_found_the_page() {
+    let app = App::start().await;
+    let forwarded = app.client.get(&app.url).header("x-forwarded-proto", "https");
+    for (request, scheme) in [(app.client.get(&app.url), "http"), (forwarded, "https")] {
+        let page = request.send().await.unwrap().text().await.unwrap();
+        let (_, rest) = page.split_once(r#"<meta property="og:image" content=""#).expect("no picture");
+        let picture = rest.split_once('"').unwrap().0;
+        let path = picture.strip_prefix(&app.url.replace("http", scheme)).expect("another place");
+        let answer = app.client.get(format!("{}{path}", app.url)).send().await.unwrap();
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "image/png", "{picture}");
+    }
+}
+
+#[tokio::test]
+async fn pages_name_all_their_files_by_content() {
+    let app = App::start().await;
+    app.count().await;
+    for path in ["/", "/status", "/nothing"] {
+        let page = app.client.get(format!("{}{path}", app.url)).send().await.unwrap().text().await.unwrap();
+        let values = page.split(['"', '#']).filter(|value| value.starts_with('/'));
+        let files: Vec<&str> = values.filter(|value| value.contains('.')).collect();
+        assert!(files.len() >= 2, "{page}");
+        for file in files {
+            let hash = file.rsplit('.').nth(1).unwrap();
+            assert!(hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{file}");
+            let answer = app.client.get(format!("{}{file}", app.url)).send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK, "{file}");
+            let text = answer.text().await.unwrap();
+            assert!(!text.contains("url("), "{file} names another one");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_page_tells_which_instance_served_it_and_who_is_primary() {
     let app = App::start_with(&["--fly-machine-id", "e784079b295268", "--fly-region", "sjc"]).await;
     let page = app.page().await.text().await.unwrap();

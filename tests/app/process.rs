@@ -114,6 +114,21 @@ impl Drop for Process {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn it_takes_as_many_files_as_it_may_have() {
+    let (command, folder) = command();
+    let mut limited = Command::new("prlimit");
+    limited.args(["--nofile=64:4096", "--"]).arg(command.get_program()).env_clear().env("PORT", "0");
+    let mut child = limited.current_dir(folder.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let log = Log::of(child.stdout.take().unwrap());
+    let mut process = Process { child, log, folder };
+    process.address();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.child.id())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().next(), Some("4096"), "{limits}");
+}
+
+#[test]
 fn it_starts_without_any_configuration_and_creates_its_database() {
     let mut process = Process::start(&[]);
     process.address();

@@ -16,6 +16,9 @@ pub struct Args {
     /// Loads the application for 30 minutes, or as many as are given, instead of comparing it
     #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "30")]
     soak: Option<u64>,
+    /// Measures 10,000 pages that look on, instead of comparing
+    #[arg(long, conflicts_with = "soak")]
+    streams: bool,
     /// Shows in half a minute that the benchmark works; its figures mean nothing, and go to target/bench
     #[arg(long)]
     quick: bool,
@@ -26,6 +29,9 @@ pub fn run(args: &Args) -> Result<()> {
     let mut words = Vec::new();
     if let Some(minutes) = args.soak {
         words.push(format!("--soak={minutes}"));
+    }
+    if args.streams {
+        words.push("--streams".to_owned());
     }
     if args.quick {
         return quick();

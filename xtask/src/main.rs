@@ -8,6 +8,7 @@
 //! - `image`: the image that is deployed, built and measured
 //! - `lint`: workflows, scripts and dependencies, as `test` checks them
 //! - `rename`: the application's name
+//! - `lighthouse`: Lighthouse's verdict on every page
 //! - `screenshots`: pictures of every page
 //! - `root`: what needs root, and how to become it
 
@@ -18,6 +19,7 @@ mod faults;
 mod image;
 mod lint;
 mod rename;
+mod lighthouse;
 mod root;
 mod screenshots;
 mod setup;
@@ -46,6 +48,8 @@ enum Xtask {
     Image(image::Args),
     /// Gives the application another name, in every file
     Rename(rename::Args),
+    /// Asks Lighthouse what it thinks of every page of a release
+    Lighthouse,
     /// Takes pictures of every page into target/screenshots, and the README's
     Screenshots,
 }
@@ -60,6 +64,7 @@ async fn main() -> Result<()> {
         Xtask::Bench(args) => bench::run(&args),
         Xtask::Image(args) => image::run(args),
         Xtask::Rename(args) => rename::run(&args, checkout()),
+        Xtask::Lighthouse => lighthouse::run(),
         Xtask::Screenshots => screenshots::run(),
     }
 }

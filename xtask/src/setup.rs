@@ -29,6 +29,8 @@ pub const LITEFS: &str = "v0.5.14";
 const PODMAN_COMPOSE: &str = "1.6.0";
 /// The rules of accessibility, a script from npm.
 const AXE: &str = "4.14.1";
+/// The newest that runs on Node 18.
+const LIGHTHOUSE: &str = "12.8.2";
 /// The oldest Go that LiteFS's go.mod takes: 1.21.
 const OLDEST_GO: u32 = 21;
 
@@ -96,6 +98,25 @@ pub fn from_pypi(package: &str, version: &str, reason: &str) -> Result<PathBuf> 
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
     run_quietly(Command::new(folder.join("bin/python3")).args(pip).arg(format!("{package}=={version}")))?;
     ensure!(program.exists(), "{package} {version} brings no {}", program.display());
+    Ok(program)
+}
+
+/// Lighthouse's program, for Node. It brings 150 packages, so that no test needs it.
+pub fn lighthouse() -> Result<PathBuf> {
+    let folder = tools().join(format!("lighthouse-{LIGHTHOUSE}"));
+    let program = folder.join("node_modules/lighthouse/cli/index.js");
+    if program.exists() {
+        return Ok(program);
+    }
+    apt::install(&[Need { file: "npm", package: "npm", reason: "getting Lighthouse, and running it" }])?;
+    println!("installing Lighthouse {LIGHTHOUSE}: needed for its verdict on the pages");
+    // Elsewhere first, so that half of it is never taken for all.
+    let unfinished = tools().join("lighthouse-unfinished");
+    let package = format!("lighthouse@{LIGHTHOUSE}");
+    let mut install = Command::new("npm");
+    install.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"]).arg(&unfinished);
+    run_quietly(install.arg(package))?;
+    fs::rename(&unfinished, &folder)?;
     Ok(program)
 }
 
@@ -190,8 +211,10 @@ fn is_new_enough(version: &str) -> bool {
 
 /// One place where `devcluster` looks, wherever the program is.
 fn link(name: &str, program: &Path) -> Result<PathBuf> {
+    // Not by way of a checkout that shares `.cache` with others: it may go.
+    let program = &fs::canonicalize(program).with_context(|| program.display().to_string())?;
     let link = tools().join("bin").join(name);
-    if fs::read_link(&link).is_ok_and(|target| target == program) {
+    if fs::read_link(&link).is_ok_and(|target| target == *program) {
         return Ok(link);
     }
     let make = || {

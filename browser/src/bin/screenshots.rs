@@ -1,4 +1,5 @@
-//! Pictures of every page and state, in both schemes and several sizes, in `target/screenshots`; and the README's two.
+//! Pictures of every page and state, in both schemes and several sizes, in `target/screenshots`; the README's four; and the
+//! one that a preview of the page shows.
 
 use std::{
     fs,
@@ -27,6 +28,8 @@ const WINDOWS: &[(&str, u32, u32, u32)] = &[
 
 /// The README's window.
 const README: (u32, u32, u32) = (1200, 675, 1);
+/// What those who show a preview of a page expect.
+const PREVIEW: (u32, u32, u32) = (1200, 630, 1);
 
 /// Where they go, and how many there are.
 struct Album {
@@ -47,7 +50,7 @@ async fn main() -> Result<()> {
     numbers(&mut album).await?;
     clicks(&mut album).await?;
     every_page(&mut album).await?;
-    regions(&mut album, &checkout.join("docs/images")).await?;
+    regions(&mut album, checkout).await?;
     println!("{} pictures in {}", album.taken, album.folder.display());
     Ok(())
 }
@@ -57,7 +60,8 @@ impl Album {
     async fn add(&mut self, name: &str, browser: &Browser) -> Result<()> {
         for scheme in Scheme::ALL {
             for (window, width, height, scale) in WINDOWS {
-                let picture = take(browser, scheme, (*width, *height, *scale)).await?;
+                show(browser, scheme, (*width, *height, *scale)).await?;
+                let picture = browser.whole_picture().await?;
                 fs::write(self.folder.join(format!("{name}-{}-{window}.png", scheme.name())), picture)?;
                 self.taken += 1;
             }
@@ -67,13 +71,18 @@ impl Album {
 }
 
 async fn take(browser: &Browser, scheme: Scheme, window: (u32, u32, u32)) -> Result<Vec<u8>> {
+    show(browser, scheme, window).await?;
+    browser.picture().await
+}
+
+async fn show(browser: &Browser, scheme: Scheme, window: (u32, u32, u32)) -> Result<()> {
     let (width, height, scale) = window;
     browser.prefer(scheme).await?;
     browser.resize(width, height, scale).await?;
     browser.run("window.scrollTo(0, 0);").await?;
     // Away from the buttons, which would show that it hovers over them.
     browser.cdp("Input.dispatchMouseEvent", json!({"type": "mouseMoved", "x": 0, "y": 0})).await?;
-    browser.picture().await
+    Ok(())
 }
 
 async fn numbers(album: &mut Album) -> Result<()> {
@@ -139,7 +148,16 @@ async fn every_page(album: &mut Album) -> Result<()> {
     browser.finish().await
 }
 
-async fn regions(album: &mut Album, readme: &Path) -> Result<()> {
+async fn for_readme(browser: &Browser, name: &str, checkout: &Path) -> Result<()> {
+    for scheme in Scheme::ALL {
+        let file = checkout.join(format!("docs/images/{name}-{}.png", scheme.name()));
+        let picture = take(browser, scheme, README).await?;
+        fs::write(&file, picture).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+async fn regions(album: &mut Album, checkout: &Path) -> Result<()> {
     let cluster = Cluster::start(Options { wan: true, ..Options::default() }).await?;
     let update = "update counter set count = 1233";
     let set = cluster.instance("sjc-1")?.run(&["sqlite3", "/litefs/sqlite.db", update]).await?;
@@ -151,14 +169,15 @@ async fn regions(album: &mut Album, readme: &Path) -> Result<()> {
     browser.is_live().await?;
     browser.click_confirmed().await?;
     album.add("replica", &browser).await?;
-    for scheme in Scheme::ALL {
-        let file = readme.join(format!("page-{}.png", scheme.name()));
-        let picture = take(&browser, scheme, README).await?;
-        fs::write(&file, picture).with_context(|| format!("cannot write {}", file.display()))?;
-    }
+    for_readme(&browser, "page", checkout).await?;
+    let preview = take(&browser, Scheme::Light, PREVIEW).await?;
+    fs::write(checkout.join("static/preview.png"), preview).context("static/preview.png")?;
 
-    browser.open(&format!("{}/status", cluster.entry("syd")?)).await?;
+    let status = format!("{}/status", cluster.entry("syd")?);
+    browser.open(&status).await?;
     browser.is_live().await?;
+    browser.tells(".headline", "All 4 instances answer").await?;
+    for_readme(&browser, "status", checkout).await?;
     album.add("status", &browser).await?;
     browser.open(&cluster.entry("syd")?).await?;
     browser.is_live().await?;
@@ -169,6 +188,12 @@ async fn regions(album: &mut Album, readme: &Path) -> Result<()> {
     }
     browser.tells("#role", "No primary").await?;
     album.add("no-primary", &browser).await?;
+    browser.open(&status).await?;
+    browser.is_live().await?;
+    browser.tells(".headline", "No instance is primary").await?;
+    album.add("status-no-primary", &browser).await?;
+    browser.open(&cluster.entry("syd")?).await?;
+    browser.tells("#role", "No primary").await?;
     browser.click(INCREMENT).await?;
     browser.tells("#story", "Not saved yet").await?;
     album.add("no-primary-click-waiting", &browser).await?;

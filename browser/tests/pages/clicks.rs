@@ -58,6 +58,21 @@ async fn clicks_of_others_show_by_themselves() {
 }
 
 #[tokio::test]
+async fn below_zero_there_is_a_minus_sign_and_no_hyphen() {
+    let site = Site::start_at(-1).await.unwrap();
+    let browser = Browser::start().await.unwrap();
+    browser.open(&site.url).await.unwrap();
+    assert_eq!(browser.text("#count").await.unwrap(), "−1");
+    browser.is_live().await.unwrap();
+    browser.click(DECREMENT).await.unwrap();
+    browser.settles_at(-2).await.unwrap();
+    assert_eq!(browser.text("#count").await.unwrap(), "−2");
+    site.click("decrement").await.unwrap();
+    browser.tells("#announcer", "The count is −3").await.unwrap();
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test]
 async fn the_count_is_announced_once_when_it_has_settled() {
     let site = Site::start().await.unwrap();
     let browser = Browser::start().await.unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use browser::{
     Browser, Relay, Site,
     counter::{DECREMENT, INCREMENT},
+    wait::SOON,
 };
 
 #[tokio::test]
@@ -64,7 +65,10 @@ async fn a_click_that_was_refused_can_be_sent_again() {
         browser.click(INCREMENT).await.unwrap();
     }
     browser.tells("main", "This one was not counted").await.unwrap();
+    // The next page says the same.
+    browser.run("document.body.className = 'old';").await.unwrap();
     browser.click("button.again").await.unwrap();
+    browser.wait_for("document.body.className !== 'old'", SOON).await.unwrap();
     browser.tells("main", "This one was not counted").await.unwrap();
     browser.click("a.back").await.unwrap();
     browser.settles_at(1).await.unwrap();

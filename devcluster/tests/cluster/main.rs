@@ -1,9 +1,11 @@
 //! The application on four LiteFS nodes in three regions, as its visitors and its operator meet it. Needs root.
 
+mod launch;
 mod migrations;
 mod outages;
 mod second_app;
 mod status;
+mod streams;
 mod support;
 mod visitors;
 mod writes;

@@ -12,6 +12,8 @@ async fn another_application_with_the_instance_module_finds_its_way() {
     let replica = cluster.instance("ams-1").unwrap();
     replica.stop().await.unwrap();
     replica.set_app(second_app());
+    // It is not the application that has `launch`.
+    replica.set_entrypoint(&["litefs", "mount"]);
     replica.start().await.unwrap();
     let client = Client::builder().redirect(Policy::none()).timeout(SOON).build().unwrap();
     let get = async |path: &str| client.get(format!("{}{path}", replica.url(8080))).send().await;

@@ -10,7 +10,7 @@ use reqwest::{Client, StatusCode, header};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{SOON, eventually, start};
+use crate::support::{ELECTION, SOON, eventually, start};
 
 /// "Within a second", from the moment in which it is asked, and what a busy machine adds.
 const NOTICED: Duration = Duration::from_secs(2);
@@ -27,12 +27,16 @@ async fn json(seen_from: &Arc<Instance>) -> Result<Value, String> {
 /// The page, which has to come at once.
 async fn page(seen_from: &Arc<Instance>) -> String {
     let asked = Instant::now();
+    let page = whatever_it_takes(seen_from).await;
+    assert!(asked.elapsed() < AT_ONCE, "{} took {:?}", seen_from.id(), asked.elapsed());
+    page
+}
+
+async fn whatever_it_takes(seen_from: &Arc<Instance>) -> String {
     let answer = Client::new().get(format!("{}/status", seen_from.url(8080))).timeout(SOON).send().await;
     let answer = answer.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
-    let page = answer.text().await.unwrap();
-    assert!(asked.elapsed() < AT_ONCE, "{} took {:?}", seen_from.id(), asked.elapsed());
-    page
+    answer.text().await.unwrap()
 }
 
 fn of<'a>(status: &'a Value, id: &str) -> &'a Value {
@@ -106,4 +110,27 @@ async fn one_that_is_frozen_or_killed_is_shown_as_such_within_a_second_and_holds
     }
     killed.start().await.unwrap();
     all_answer(&cluster, viewer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_there_is_no_primary_the_page_says_so_and_why() {
+    let cluster = start().await;
+    let viewer = cluster.instance("syd-1").unwrap();
+    all_answer(&cluster, viewer).await;
+    cluster.instance("sjc-1").unwrap().kill().await;
+
+    eventually("it says so", SOON, async || {
+        let page = whatever_it_takes(viewer).await;
+        let says = |text| page.contains(text);
+        let is_told = says("No instance is primary at this moment.")
+            && says("sjc-1 in San Jose has left. Reading works, writing resumes in a moment.");
+        if is_told { Ok(()) } else { Err(page) }
+    })
+    .await;
+    eventually("the heir is shown as primary", ELECTION, async || {
+        let page = whatever_it_takes(viewer).await;
+        let heir = "sjc-2 in San Jose is primary, 2 replicas follow it.";
+        if page.contains(heir) && page.contains("sjc-1 in San Jose has left.") { Ok(()) } else { Err(page) }
+    })
+    .await;
 }

@@ -142,7 +142,7 @@ impl Visitor {
             rest.split_once(end).unwrap().0.to_owned()
         };
         let output = between(r#"<output id="count""#, "</output>");
-        let count = output.split_once('>').unwrap().1.parse().unwrap();
+        let count = output.split_once('>').unwrap().1.replace('−', "-").parse().unwrap();
         Ok(Page { count, instance: between(r#"<b id="instance">"#, "</b>") })
     }
 

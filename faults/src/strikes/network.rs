@@ -9,6 +9,7 @@ use devcluster::{
 };
 use tokio::time::sleep;
 
+use super::processes::keeps_its_lease;
 use crate::run::Scene;
 
 /// Longer than Consul keeps the session of a holder that is silent: twice 10 s.
@@ -41,6 +42,7 @@ pub async fn cut_off(scene: &Scene, fault: Fault, time: Duration) -> Result<()> 
     let path = Path::Of(scene.primary.address());
     scene.cluster.network().cut(path, fault);
     sleep(time).await;
+    keeps_its_lease(&scene.primary)?;
     scene.cluster.network().heal(path);
     Ok(())
 }

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use devcluster::{instance::Instance, network::Fault as Cut, status::LITEFS_PORT};
+use devcluster::{
+    instance::Instance,
+    network::Fault as Cut,
+    status::{LITEFS_PORT, Role},
+};
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
@@ -11,27 +15,84 @@ use super::NEVER;
 use crate::{
     history::Failure,
     load::REGIONS,
-    run::{Scene, primary},
+    run::{Scene, is_near, pick, primary},
     visitor::Visitor,
     wait::eventually,
 };
 
-/// LiteFS's process, the main one of an instance.
+/// LiteFS's process.
 pub const LITEFS: &str = "litefs";
 /// The application's.
 pub const APPLICATION: &str = "litefs-counter";
 
-/// A process of the primary dies. With it the instance ends, and Fly starts it again at once.
-pub async fn kill(scene: &Scene, process: &str) -> Result<()> {
-    scene.primary.signal(process, Signal::KILL)?;
+/// These processes of the primary die. With them the instance ends, and Fly starts it again at once.
+pub async fn kill(scene: &Scene, processes: &[&str]) -> Result<()> {
+    for process in processes {
+        scene.primary.signal(process, Signal::KILL)?;
+    }
     scene.load.more(100, NEVER).await
 }
 
+/// The primary's machine dies, with all that runs on it, and is started again at once.
+pub async fn kill_node(scene: &Scene) -> Result<()> {
+    scene.primary.kill().await;
+    scene.primary.start().await?;
+    scene.load.more(100, NEVER).await
+}
+
+/// The same while the other candidate is away, which comes back after it.
+pub async fn without_the_heir(scene: &Scene, fault: impl Future<Output = Result<()>>) -> Result<()> {
+    scene.heir.stop().await?;
+    scene.load.more(100, NEVER).await?;
+    fault.await?;
+    scene.heir.start().await
+}
+
 /// The primary's machine dies, and is back only when the other candidate has taken over.
-pub async fn kill_both(scene: &Scene) -> Result<()> {
+pub async fn lose_node(scene: &Scene) -> Result<()> {
     scene.primary.kill().await;
     heir_takes_over(scene).await?;
     scene.primary.start().await
+}
+
+/// Again and again LiteFS hands the role over, and dies in that moment.
+pub async fn kill_amid_promotions(scene: &Scene, rounds: usize) -> Result<()> {
+    /// A promotion takes some 15 ms.
+    const MOMENT: usize = 30_000;
+    for _ in 0..rounds {
+        let from = primary(&scene.cluster).await?;
+        let to = if from.id() == scene.primary.id() { &scene.heir } else { &scene.primary };
+        let moment = Duration::from_micros(pick(scene, MOMENT) as u64);
+        let crash = async {
+            sleep(moment).await;
+            from.signal(LITEFS, Signal::KILL)
+        };
+        // Whether it succeeds is left to chance.
+        let (_, crashed) = tokio::join!(promote_to(to), crash);
+        crashed?;
+        scene.load.more(100, NEVER).await?;
+        eventually("both candidates are well", NEVER, async || {
+            let status = scene.cluster.status().await;
+            let near = status.iter().filter(|status| is_near(&status.region));
+            let (mut roles, mut are_well) = (Vec::new(), true);
+            for status in near {
+                are_well &= status.is_healthy;
+                roles.push(status.role == Role::Primary);
+            }
+            roles.sort_unstable();
+            ensure!(are_well && roles == [false, true], "{status:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// `launch` releases a lease only where its LiteFS is dead.
+pub fn keeps_its_lease(instance: &Instance) -> Result<()> {
+    let is_released = instance.log().contains("is released");
+    ensure!(!is_released, "the lease of {} was released while its LiteFS lives", instance.id());
+    Ok(())
 }
 
 /// The primary stands still, and knows nothing of it.
@@ -41,6 +102,7 @@ pub async fn freeze(scene: &Scene, time: Duration) -> Result<()> {
     }
     // How long it stands still is what is tried.
     sleep(time).await;
+    keeps_its_lease(&scene.primary)?;
     for process in [LITEFS, APPLICATION] {
         scene.primary.signal(process, Signal::CONT)?;
     }
@@ -88,7 +150,11 @@ pub async fn order_hand_over(on: &Instance, to: &Instance) -> Result<()> {
 
 /// The other candidate takes the role by LiteFS's own promotion, of which the application is not told.
 pub async fn promote(scene: &Scene) -> Result<()> {
-    let url = format!("{}/promote", scene.heir.url(LITEFS_PORT));
+    promote_to(&scene.heir).await
+}
+
+async fn promote_to(heir: &Instance) -> Result<()> {
+    let url = format!("{}/promote", heir.url(LITEFS_PORT));
     reqwest::Client::new().post(url).send().await?.error_for_status()?;
     Ok(())
 }

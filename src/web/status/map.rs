@@ -1,6 +1,10 @@
 //! The world with the instances on it. The land itself is `static/land.svg`, in the same projection.
 
-use std::{collections::BTreeMap, f64::consts::PI, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    f64::consts::PI,
+    fmt::Write as _,
+};
 
 use super::survey::{State, Survey};
 use crate::instance::{Place, Region};
@@ -19,6 +23,8 @@ pub(super) struct Map {
     pub(super) ways: Vec<String>,
     /// The same markers for screens of several widths: text keeps its size where the map does not.
     pub(super) scales: Vec<Scale>,
+    /// Which kinds of markers there are.
+    pub(super) kinds: BTreeSet<Kind>,
 }
 
 pub(super) struct Scale {
@@ -44,6 +50,27 @@ pub(super) enum Kind {
     Replica,
     Asked,
     Silent,
+}
+
+impl Kind {
+    /// In the legend, and in `status.css`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Asked => "asked",
+            Self::Silent => "silent",
+        }
+    }
+
+    pub(super) fn meaning(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Asked => "was asked",
+            Self::Silent => "does not answer",
+        }
+    }
 }
 
 impl Dot {
@@ -85,7 +112,9 @@ impl Map {
         for (_, kinds) in &mut places {
             kinds.sort_unstable();
         }
-        Self { ways: ways(survey), scales: SCALES.map(|(name, size)| scale(name, size, &places)).into() }
+        let kinds = places.iter().flat_map(|(_, kinds)| kinds.iter().copied()).collect();
+        let scales = SCALES.map(|(name, size)| scale(name, size, &places)).into();
+        Self { ways: ways(survey), scales, kinds }
     }
 }
 

@@ -45,18 +45,30 @@ pub(super) struct LagPlot {
 }
 
 const NOTHING: &str = "–";
+const NO_PRIMARY: &str = "No instance is primary at this moment.";
 
+/// What matters most to somebody who has just come.
 pub(super) fn headline(survey: &Survey) -> String {
     let all = survey.sightings.len();
+    match wrong(survey) {
+        _ if survey.is_settled() && survey.primary().is_none() => NO_PRIMARY.to_owned(),
+        Some(wrong) => wrong,
+        None if !survey.is_settled() => "Asking the instances.".to_owned(),
+        None if all == 1 => "The one instance answers.".to_owned(),
+        None => format!("All {all} instances answer."),
+    }
+}
+
+/// Which instances do not answer as they should.
+fn wrong(survey: &Survey) -> Option<String> {
     let wrong: Vec<_> = survey.sightings.iter().filter(|(_, sighting)| sighting.is_wrong()).collect();
-    let (asked, primary) = (!survey.is_settled(), survey.primary());
     match &wrong[..] {
-        [(id, sighting)] => format!("{id} in {} {}.", city(&sighting.region), state(&sighting.state)),
-        [_, ..] => format!("{} of {all} instances do not answer as they should.", wrong.len()),
-        [] if asked => "Asking the instances.".to_owned(),
-        [] if primary.is_none() => "No instance is primary at this moment.".to_owned(),
-        [] if all == 1 => "The one instance answers.".to_owned(),
-        [] => format!("All {all} instances answer."),
+        [] => None,
+        [(id, sighting)] => Some(format!("{id} in {} {}.", city(&sighting.region), state(&sighting.state))),
+        [_, ..] => {
+            let all = survey.sightings.len();
+            Some(format!("{} of {all} instances do not answer as they should.", wrong.len()))
+        }
     }
 }
 
@@ -76,7 +88,10 @@ pub(super) fn summary(survey: &Survey) -> String {
                 plural(follows, "replica")
             )
         }
-        None if survey.is_settled() => "With no primary, reading works and writing resumes soon.".to_owned(),
+        None if survey.is_settled() => {
+            let cause = wrong(survey).map(|wrong| format!("{wrong} ")).unwrap_or_default();
+            format!("{cause}Reading works, writing resumes in a moment.")
+        }
         None => "Who is primary is not known yet.".to_owned(),
     };
     let directory =

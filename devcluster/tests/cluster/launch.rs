@@ -1,0 +1,85 @@
+//! `litefs-counter launch`, whose LiteFS dies, or only seems to.
+
+use std::time::{Duration, Instant};
+
+use devcluster::{Cluster, Options, instance::State};
+use rustix::process::Signal;
+
+use crate::support::{SOON, eventually, heir, is_primary, primary, start};
+
+/// With LiteFS's lease alone it takes 16 to 20 s.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_whose_litefs_was_killed_is_released_at_once() {
+    let cluster = start().await;
+    let (dead, heir) = (primary(&cluster).await, heir(&cluster).await);
+    let died = Instant::now();
+    dead.signal("litefs", Signal::KILL).unwrap();
+    is_primary(heir, AT_ONCE).await;
+    println!("the other candidate is primary {:.1} s after that", died.elapsed().as_secs_f64());
+    let log = dead.log();
+    assert!(log.contains("LiteFS was killed by signal 9. The lease that it held is released."), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_releases_what_its_last_life_left() {
+    let instances = vec![("sjc-1".to_owned(), "sjc".to_owned())];
+    let cluster = Cluster::start(Options { instances, ..Options::default() }).await.unwrap();
+    let node = primary(&cluster).await;
+    // All of it, `launch` as well.
+    node.kill().await;
+    let started = Instant::now();
+    node.start().await.unwrap();
+    is_primary(node, AT_ONCE).await;
+    println!("it is primary again {:.1} s after its start", started.elapsed().as_secs_f64());
+    let log = node.log();
+    assert!(log.contains("last life had left its lease behind: it is released"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_launch_of_the_same_name_on_another_node_releases_nothing() {
+    let cluster = start().await;
+    let (primary, heir) = (primary(&cluster).await, heir(&cluster).await);
+    let key = lease(&cluster).await;
+    // It has even a copy of the primary's record, and its LiteFS dies.
+    let record = primary.run(&["cat", "/var/lib/litefs/launch.json"]).await.unwrap().stdout;
+    let record = String::from_utf8(record).unwrap();
+    assert!(record.contains("session"), "{record}");
+    let id = primary.id();
+    let script = format!(
+        "hostname {id} && mkdir -p /tmp/twin/data && cd /tmp/twin && printf %s '{record}' >data/launch.json &&
+        sed 's#dir: \"/var/lib/litefs\"#dir: \"/tmp/twin/data\"#' /etc/litefs.yml >litefs.yml &&
+        HOSTNAME={id} FLY_MACHINE_ID={id} litefs-counter launch -- sh -c 'kill -KILL $$'"
+    );
+    let twin = heir.run(&["unshare", "--uts", "sh", "-c", &script]).await.unwrap();
+    let said = String::from_utf8_lossy(&twin.stdout);
+    assert_eq!(twin.status.code(), Some(137), "{said}{}", String::from_utf8_lossy(&twin.stderr));
+    assert!(said.contains("still lives elsewhere") && said.contains("It did not hold the lease"), "{said}");
+    assert_eq!(lease(&cluster).await, key);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn launch_ends_with_its_litefs_where_it_reaches_nobody() {
+    let cluster = start().await;
+    let dead = primary(&cluster).await;
+    let key = lease(&cluster).await;
+    dead.cut();
+    dead.signal("litefs", Signal::KILL).unwrap();
+    eventually("the instance has ended", SOON, async || match dead.state() {
+        State::Crashed => Ok(()),
+        state => Err(format!("{state:?}: {}", dead.log())),
+    })
+    .await;
+    assert!(dead.log().contains("left to its time-out"), "{}", dead.log());
+    assert_eq!(lease(&cluster).await, key);
+}
+
+/// The key, as Consul has it.
+async fn lease(cluster: &Cluster) -> serde_json::Value {
+    let (address, app) = (cluster.consul().address(), "litefs-counter");
+    let path = format!("{}litefs/{app}", cluster.consul().url(app).split_once("8500/").unwrap().1);
+    let key = reqwest::get(format!("http://[{address}]:8500/v1/kv/{path}?consistent")).await.unwrap();
+    assert!(key.status().is_success(), "{key:?}");
+    key.json().await.unwrap()
+}
