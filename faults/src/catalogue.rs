@@ -50,10 +50,10 @@ pub fn all(is_full: bool) -> Vec<Fault> {
             fault.runs = RUNS;
         }
     }
-    // These are many runs as they are.
+    // All orders are many runs as they are.
     let orders = if is_full { deploys::orders() } else { SHORT_ORDERS.to_vec() };
     faults.extend(orders.into_iter().map(deploy));
-    faults.extend((1..=if is_full { 20 } else { 1 }).map(|number| by_chance(number, is_full)));
+    faults.push(by_chance(is_full));
     faults
 }
 
@@ -264,14 +264,15 @@ fn deploy(order: Order) -> Fault {
     }
 }
 
-fn by_chance(number: usize, is_full: bool) -> Fault {
-    let faults = if is_full { 6 } else { 2 };
+fn by_chance(is_full: bool) -> Fault {
+    let (faults, runs) = if is_full { (6, 2 * RUNS) } else { (2, 1) };
     Fault {
-        name: format!("chance_{number}"),
+        name: "chance".to_owned(),
         promise: "whatever comes together, no confirmed click is lost and none counted twice",
         writes: expected(ELECTION * 2, "as after a crash, once or again"),
         reads: expected(seconds(20), "as in the faults that it is made of"),
         reads_elsewhere: expected(seconds(20), "the same"),
+        runs,
         ..fault(move |scene| Box::pin(chance::strike(scene, faults)))
     }
 }

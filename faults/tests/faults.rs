@@ -59,7 +59,7 @@ tests! {
     disk_full
     deploy_sjc1_sjc2_ams1_syd1
     deploy_syd1_ams1_sjc2_sjc1
-    chance_1
+    chance
 }
 
 async fn keeps_its_promises(name: &str) {
