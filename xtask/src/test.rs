@@ -13,7 +13,7 @@ use crate::{bench, checkout, image, lint, root, run as run_command, setup};
 const CLUSTER: &str = "--package browser --package devcluster --package faults";
 
 /// The test that needs the image: devcluster/tests/compose.rs.
-const IMAGE_TEST: &str = "the_image_counts_in_four_regions_and_a_primary_that_stops_hands_over";
+const IMAGE_TEST: &str = "the_image_counts_in_four_regions_without_a_gap_when_its_primary_dies_or_stops";
 
 /// What to test.
 #[derive(clap::Args)]
