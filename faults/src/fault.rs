@@ -43,6 +43,8 @@ pub struct Fault {
 pub struct Limit {
     /// At most that long.
     pub at_most: Duration,
+    /// What the median of several runs has to stay under.
+    pub median: Option<Duration>,
     /// Where the time comes from.
     pub why: &'static str,
     /// Whether more is a failure of the application, or only told.
@@ -98,6 +100,23 @@ pub fn broken_promises(fault: &Fault, verdict: &Verdict) -> Vec<String> {
         }
     }
     broken
+}
+
+/// What is wrong with all runs together.
+#[must_use]
+pub fn broken_median(fault: &Fault, verdicts: &[Verdict]) -> Option<String> {
+    let limit = fault.writes.median?;
+    let median = median(verdicts.iter().map(|verdict| verdict.write_pause.time).collect())?;
+    let (is, limit_seconds) = (median.as_secs_f64(), limit.as_secs_f64());
+    (median >= limit).then(|| {
+        format!("writes paused for {is:.1} s at the median instead of less than {limit_seconds:.1} s")
+    })
+}
+
+/// The middle one; of an even number the upper of the two in the middle.
+pub(crate) fn median(mut pauses: Vec<Duration>) -> Option<Duration> {
+    pauses.sort_unstable();
+    pauses.get(pauses.len() / 2).copied()
 }
 
 /// The longest pause of visitors who enter where the candidates are, and of all others.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     check::Verdict,
-    fault::{Fault, Limit, near_and_elsewhere},
+    fault::{Fault, Limit, median, near_and_elsewhere},
 };
 
 const HEAD: &str = "\
@@ -53,12 +53,12 @@ pub fn line(fault: &Fault, verdicts: &[Verdict]) -> String {
     format!("| {} |", cells.join(" | "))
 }
 
-fn all(mut pauses: Vec<Duration>) -> String {
-    pauses.sort_unstable();
-    match pauses[..] {
-        [] => "-".to_owned(),
-        [one] => seconds(one),
-        [.., longest] => format!("{} to {}", seconds(pauses[pauses.len() / 2]), seconds(longest)),
+fn all(pauses: Vec<Duration>) -> String {
+    let (is_one, longest) = (pauses.len() == 1, pauses.iter().max().copied());
+    match (median(pauses), longest) {
+        (Some(median), Some(longest)) if !is_one => format!("{} to {}", seconds(median), seconds(longest)),
+        (_, Some(longest)) => seconds(longest),
+        (_, None) => "-".to_owned(),
     }
 }
 
@@ -89,7 +89,8 @@ fn replaced(text: &str, lines: &[String], keep: bool) -> Option<String> {
 
 fn limit(limit: Limit) -> String {
     let kind = if limit.is_promised { "at most" } else { "about" };
-    format!("{kind} {} ({})", seconds(limit.at_most), limit.why)
+    let median = limit.median.map(|median| format!(", under {} at the median", seconds(median)));
+    format!("{kind} {}{} ({})", seconds(limit.at_most), median.unwrap_or_default(), limit.why)
 }
 
 fn seconds(time: Duration) -> String {

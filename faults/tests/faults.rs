@@ -7,10 +7,15 @@ use faults::{
     fault::{broken_promises, try_out},
     report,
 };
+use tokio::sync::RwLock;
 
 /// Left to `cargo xtask faults`: each takes long, and is close to another one.
 const LEFT_OUT: [&str; 4] =
     ["sigkill_both", "alone_sigkill_litefs", "node_lost", "primary_without_consul_refused"];
+
+/// Held by all while they have a cluster, and by a fault that nobody may notice alone: two clusters on a small machine
+/// are slower than one.
+static MACHINE: RwLock<()> = RwLock::const_new(());
 
 /// A test for each name.
 macro_rules! tests {
@@ -66,6 +71,12 @@ async fn keeps_its_promises(name: &str) {
     let fault = catalogue::all(false).into_iter().find(|fault| fault.name == name).unwrap();
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     println!("seed {seed}");
+    let (_shared, _alone);
+    if fault.unnoticed {
+        _alone = MACHINE.write().await;
+    } else {
+        _shared = MACHINE.read().await;
+    }
     let outcome = try_out(&fault, seed).await.unwrap();
     println!("{}\n{}", report::head(), report::line(&fault, std::slice::from_ref(&outcome.verdict)));
     let broken = broken_promises(&fault, &outcome.verdict);

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use faults::{
     breaches, catalogue,
     check::Verdict,
-    fault::{self, broken_promises, try_out},
+    fault::{self, broken_median, broken_promises, try_out},
     report,
 };
 use futures_util::{StreamExt as _, stream};
@@ -75,6 +75,8 @@ pub async fn run(args: Args) -> Result<()> {
                 verdicts.push(outcome.verdict);
                 if verdicts.len() as u64 == fault.runs {
                     println!("{}", report::line(fault, verdicts));
+                    failures
+                        .extend(broken_median(fault, verdicts).map(|slow| format!("{}: {slow}", fault.name)));
                 }
             }
             Err(error) => {

@@ -62,18 +62,26 @@ pub fn run(args: &Args) -> Result<()> {
     let pages = if browsers { "--test pages" } else { "" };
     let words = format!("test {CLUSTER} --lib {pages} --locked");
     step("tests of what clusters and browsers need", || cargo(&words, |test| select(test, args)))?;
-    println!(
-        "not run here: the benchmark, and the cluster tests ({}): {reason}",
-        cluster_tests(browsers)?.join(", ")
-    );
+    let mut left_out = names(&["browser", "devcluster", "faults"])?;
+    left_out.retain(|name| !(browsers && name == "pages"));
+    println!("not run here: the benchmark, and the cluster tests ({}): {reason}", left_out.join(", "));
     Ok(())
 }
 
-/// One cluster at a time: each is four instances, and the tests measure time.
+/// One cluster at a time: each is four instances, and the tests measure time. Of faults there are two, because most of
+/// their time is waiting for an election; a fault that nobody may notice takes care to be alone.
 fn cluster(args: &Args) -> Result<()> {
+    let tests = |packages: &[&str]| -> Result<String> {
+        Ok(names(packages)?.iter().flat_map(|name| ["--test ", name, " "]).collect())
+    };
+    tests_on_clusters(&format!("--lib --bins {}", tests(&["browser", "devcluster"])?), 1, args)?;
+    tests_on_clusters(&tests(&["faults"])?, 2, args)
+}
+
+fn tests_on_clusters(tests: &str, at_once: u8, args: &Args) -> Result<()> {
     let tools = setup::cluster()?;
     let consul_image = if tries_the_image(args) { image::consul()? } else { String::new() };
-    cargo(&format!("test {CLUSTER} --tests --locked"), |test| {
+    cargo(&format!("test {CLUSTER} {tests} --locked"), |test| {
         let runner: Vec<String> =
             root::prefix().iter().map(|word| format!("{:?}", word.to_string_lossy())).collect();
         if !runner.is_empty() {
@@ -83,7 +91,7 @@ fn cluster(args: &Args) -> Result<()> {
         test.env("LITEFS_BIN", tools.litefs).env("CONSUL_BIN", tools.consul);
         test.env("CONTAINERS_CONF", image::settings()).env("CONSUL_IMAGE", consul_image);
         select(test, args);
-        test.arg("--test-threads=1");
+        test.arg(format!("--test-threads={at_once}"));
     })
 }
 
@@ -116,17 +124,17 @@ fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-fn cluster_tests(browsers: bool) -> Result<Vec<String>> {
+/// The files of tests in these packages.
+fn names(packages: &[&str]) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for folder in ["browser/tests", "devcluster/tests", "faults/tests"] {
-        let folder = checkout().join(folder);
+    for package in packages {
+        let folder = checkout().join(package).join("tests");
         let files = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
         names.extend(files.filter_map(|file| {
             let name = file.ok()?.file_name().into_string().ok()?;
             Some(name.trim_end_matches(".rs").to_owned())
         }));
     }
-    names.retain(|name| !(browsers && name == "pages"));
     names.sort();
     Ok(names)
 }
