@@ -9,9 +9,10 @@ FROM ${RUST_IMAGE} AS rust
 WORKDIR /build
 
 # What the image is made of, as a list: crates, versions, licences, hashes.
+# It runs for a second: what optimising takes would be lost.
 FROM rust AS sbom
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    cargo install --locked --root /usr/local cargo-sbom@0.10.0
+    cargo install --locked --debug --root /usr/local cargo-sbom@0.10.0
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo sbom --cargo-package litefs-counter --output-format cyclone_dx_json_1_6 > /sbom.cdx.json

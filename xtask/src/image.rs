@@ -4,10 +4,11 @@
 //! stands in for it by build argument, and the output says so.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -23,6 +24,9 @@ const APP: &str = "litefs-counter:local";
 const EDGE: &str = "litefs-counter-edge:local";
 /// What compose.yaml takes for Consul, where it cannot be pulled.
 const CONSUL: &str = "localhost/stand-in/consul";
+/// The host's network: what it reaches, the build does. In no container: it needs none, and would not share the processor
+/// as it is told.
+const BUILD: [&str; 3] = ["build", "--network=host", "--isolation=chroot"];
 /// Where the stand-in for Rust's image has the certificates of this machine's registry.
 const CERTIFICATES: &str = "/certificates.crt";
 
@@ -34,10 +38,37 @@ pub struct Args {
     release: bool,
 }
 
-impl Args {
-    /// As `cargo xtask test` does, or `cargo xtask test --full`.
-    pub fn new(release: bool) -> Self {
-        Self { release }
+/// `cargo xtask image` beside something else, of which it takes no time away. Dropping it waits for its end, since nothing
+/// is to be left running.
+pub struct Build {
+    process: Child,
+    output: PathBuf,
+}
+
+impl Build {
+    pub fn start(release: bool) -> Result<Build> {
+        let output = setup::programs().join("image.log");
+        let file = File::create(&output).with_context(|| output.display().to_string())?;
+        // With what nobody else wants of the processor.
+        let mut build = Command::new("chrt");
+        build.args(["--idle", "0"]).arg(env::current_exe()?).arg("image");
+        build.args(release.then_some("--release"));
+        let process = build.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn();
+        Ok(Build { process: process.context("cannot start chrt")?, output })
+    }
+
+    /// Waits for its end, and says what it said.
+    pub fn finish(mut self) -> Result<()> {
+        let status = self.process.wait()?;
+        print!("{}", fs::read_to_string(&self.output)?);
+        ensure!(status.success(), "the image cannot be built: {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        let _ = self.process.wait();
     }
 }
 
@@ -62,10 +93,10 @@ pub fn run(args: Args) -> Result<()> {
         words.extend(mounts);
     }
     for (target, name) in [("app", APP), ("edge", EDGE)] {
-        // HEALTHCHECK is Docker's, and not in the other format. The host's network: what it reaches, the build does.
-        podman(["build", "--format=docker", "--network=host", "--target", target, "--tag", name], |build| {
-            build.args(&words).arg(checkout());
-        })?;
+        // HEALTHCHECK is Docker's, and not in the other format.
+        let mut build = engine();
+        build.args(BUILD).args(["--format=docker", "--target", target, "--tag", name]).args(&words);
+        run_quietly(build.arg(checkout()))?;
         println!("{name}: {} MB", megabytes(name)?);
     }
     Ok(())
@@ -154,7 +185,7 @@ fn copy(name: &str, base: &str, program: &Path, instructions: &str) -> Result<()
 /// Builds an image of a few lines, in the folder whose files they copy.
 fn build(name: &str, folder: &Path, dockerfile: &str) -> Result<()> {
     let mut build = engine();
-    build.args(["build", "--network=host", "--tag", name, "--file=-"]).arg(folder);
+    build.args(BUILD).args(["--tag", name, "--file=-"]).arg(folder);
     let build = build.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = build.spawn().context("cannot start podman")?;
     child.stdin.take().context("asked for")?.write_all(dockerfile.as_bytes())?;

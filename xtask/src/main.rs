@@ -8,6 +8,7 @@
 //! - `image`: the image that is deployed, built and measured
 //! - `lint`: workflows, scripts and dependencies, as `test` checks them
 //! - `rename`: the application's name
+//! - `readme`: the README, followed from top to bottom in a `copy` of the checkout
 //! - `lighthouse`: Lighthouse's verdict on every page
 //! - `screenshots`: pictures of every page
 //! - `root`: what needs root, and how to become it
@@ -15,10 +16,12 @@
 mod apt;
 mod bench;
 mod cluster;
+mod copy;
 mod faults;
 mod image;
 mod lighthouse;
 mod lint;
+mod readme;
 mod rename;
 mod root;
 mod screenshots;
@@ -48,6 +51,8 @@ enum Xtask {
     Image(image::Args),
     /// Gives the application another name, in every file
     Rename(rename::Args),
+    /// Follows the README from top to bottom, in a copy of the checkout
+    Readme,
     /// Asks Lighthouse what it thinks of every page of a release
     Lighthouse,
     /// Takes pictures of every page into target/screenshots, and the README's
@@ -64,6 +69,7 @@ async fn main() -> Result<()> {
         Xtask::Bench(args) => bench::run(&args),
         Xtask::Image(args) => image::run(args),
         Xtask::Rename(args) => rename::run(&args, checkout()),
+        Xtask::Readme => readme::follow(),
         Xtask::Lighthouse => lighthouse::run(),
         Xtask::Screenshots => screenshots::run(),
     }

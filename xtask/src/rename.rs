@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::run_quietly;
+use crate::{copy, run_quietly};
 
 /// The new name.
 #[derive(clap::Args)]
@@ -31,7 +31,7 @@ pub fn run(args: &Args, checkout: &Path) -> Result<()> {
 fn plan(checkout: &Path, old: &str, new: &str) -> Result<Vec<(String, String)>> {
     check(new)?;
     let mut renamed = Vec::new();
-    for file in files(checkout)? {
+    for file in copy::files(checkout)? {
         // Pictures, and links to folders, have no text.
         let Ok(text) = fs::read_to_string(checkout.join(&file)) else { continue };
         for word in [new.to_owned(), new.replace('-', "_")] {
@@ -75,14 +75,6 @@ fn spellings(name: &str) -> [String; 3] {
     [name.to_owned(), name.replace('-', "_"), name.replace('-', "_").to_uppercase()]
 }
 
-/// What git knows or would add.
-fn files(checkout: &Path) -> Result<Vec<String>> {
-    let mut list = Command::new("git");
-    list.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"]);
-    let list = run_quietly(list.current_dir(checkout))?;
-    Ok(list.split_terminator('\0').map(str::to_owned).collect())
-}
-
 /// Not what people wrote: a text may well speak of the next name.
 fn is_code(file: &str) -> bool {
     [".rs", ".toml", ".lock", ".yml", ".sh"].iter().any(|extension| file.ends_with(extension))
@@ -102,38 +94,22 @@ fn cargo(checkout: &Path, words: &[&str]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Stdio;
-
     use super::*;
 
-    /// What the README says under "Make it yours", done one after the other.
+    /// The README's walk, which is followed in `cargo xtask test`, tries what a renamed one does.
     #[test]
-    fn a_clone_gets_a_name_and_a_second_page_and_passes_its_tests() {
-        let clone = clone();
-        let old = current(&clone).unwrap();
+    fn no_file_speaks_of_the_old_name() {
+        let copy = copy::new("renamed").unwrap();
+        let old = current(&copy.folder).unwrap();
         // In pieces, since this file is one of those that must not speak of it.
-        run(&Args { name: ["another", "name"].join("-") }, &clone).unwrap();
-        for file in files(&clone).unwrap() {
-            let Ok(text) = fs::read_to_string(clone.join(&file)) else { continue };
+        run(&Args { name: ["another", "name"].join("-") }, &copy.folder).unwrap();
+        for file in copy::files(&copy.folder).unwrap() {
+            let Ok(text) = fs::read_to_string(copy.folder.join(&file)) else { continue };
             let text = text.to_lowercase();
             for old in spellings(&old) {
                 assert!(!text.contains(&old.to_lowercase()), "{file} still speaks of {old}");
             }
         }
-        test(&clone);
-
-        let readme = fs::read_to_string(clone.join("README.md")).unwrap();
-        let (_, walk) = readme.split_once("### Add a feature").unwrap();
-        let (_, patch) = walk.split_once("```diff\n").unwrap();
-        let (patch, _) = patch.split_once("```").unwrap();
-        let added =
-            patch.lines().filter(|line| line.starts_with('+') && !line.starts_with("+++") && *line != "+");
-        assert!(added.count() < 60);
-        let mut apply = Command::new("git");
-        let mut apply = apply.args(["apply", "-"]).current_dir(&clone).stdin(Stdio::piped()).spawn().unwrap();
-        std::io::Write::write_all(&mut apply.stdin.take().unwrap(), patch.as_bytes()).unwrap();
-        assert!(apply.wait().unwrap().success(), "the README's walk no longer fits the files");
-        test(&clone);
     }
 
     #[test]
@@ -152,32 +128,5 @@ mod tests {
     fn a_word_is_not_part_of_another() {
         assert!(has_word("use axum::Router", "axum") && has_word("axum", "axum"));
         assert!(!has_word("axum-extra, my_axum", "axum"));
-    }
-
-    /// This checkout's files as they are now, always in the same place: what depends on nothing here is built once.
-    fn clone() -> std::path::PathBuf {
-        let (checkout, clone) = (crate::checkout(), crate::checkout().join("target/renamed"));
-        if clone.exists() {
-            fs::remove_dir_all(&clone).unwrap();
-        }
-        for file in files(checkout).unwrap() {
-            let (from, to) = (checkout.join(&file), clone.join(&file));
-            // Deleted, and git does not know yet; a link to another folder.
-            if !from.is_file() {
-                continue;
-            }
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(from, to).unwrap();
-        }
-        run_quietly(Command::new("git").args(["init", "--quiet"]).current_dir(&clone)).unwrap();
-        clone
-    }
-
-    fn test(clone: &Path) {
-        let mut test = Command::new("cargo");
-        test.args(["test", "--locked", "--quiet"]).current_dir(clone);
-        // target, profile, deps, this.
-        let this = std::env::current_exe().unwrap();
-        run_quietly(test.env("CARGO_TARGET_DIR", this.ancestors().nth(3).unwrap())).unwrap();
     }
 }

@@ -7,12 +7,14 @@ use std::{fs, process::Command, time::Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{bench, checkout, image, lint, root, run as run_command, setup};
+use crate::{bench, checkout, image, lint, readme, root, run as run_command, setup};
 
 /// The packages whose tests use clusters. Always together: their libraries are then built once.
 const CLUSTER: &str = "--package browser --package devcluster --package faults";
 
-/// The test that needs the image: devcluster/tests/compose.rs.
+/// The tests that need the image: devcluster/tests/compose.rs.
+const IMAGE_TESTS: &str = "compose";
+/// All of them.
 const IMAGE_TEST: &str = "the_image_counts_in_four_regions_without_a_gap_when_its_primary_dies_or_stops";
 
 /// What to test.
@@ -39,9 +41,6 @@ pub fn run(args: &Args) -> Result<()> {
     let browsers = cfg!(target_os = "linux");
     if clusters.is_ok() {
         step("setup for clusters", || setup::cluster().map(|_| ()))?;
-        if tries_the_image(args) {
-            step("image", || image::run(image::Args::new(args.full)))?;
-        }
     }
     if browsers {
         step("setup for browsers", setup::browser)?;
@@ -56,8 +55,12 @@ pub fn run(args: &Args) -> Result<()> {
         cargo(words, |test| select(test, args))
     })?;
     let Err(reason) = clusters else {
-        step("browser and cluster tests", || cluster(args))?;
-        return if args.filter.is_empty() { step("benchmark, a little of it", bench::quick) } else { Ok(()) };
+        on_clusters(args)?;
+        if args.filter.is_empty() {
+            step("the README, followed", readme::follow)?;
+            step("benchmark, a little of it", bench::quick)?;
+        }
+        return Ok(());
     };
     let pages = if browsers { "--test pages" } else { "" };
     let words = format!("test {CLUSTER} --lib {pages} --locked");
@@ -70,12 +73,20 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// One cluster at a time: each is four instances, and the tests measure time. Of faults there are two, because most of
 /// their time is waiting for an election; a fault that nobody may notice takes care to be alone.
-fn cluster(args: &Args) -> Result<()> {
+fn on_clusters(args: &Args) -> Result<()> {
     let tests = |packages: &[&str]| -> Result<String> {
-        Ok(names(packages)?.iter().flat_map(|name| ["--test ", name, " "]).collect())
+        let names = names(packages)?.into_iter().filter(|name| name != IMAGE_TESTS);
+        Ok(names.flat_map(|name| ["--test ".to_owned(), name, " ".to_owned()]).collect())
     };
-    tests_on_clusters(&format!("--lib --bins {}", tests(&["browser", "devcluster"])?), 1, args)?;
-    tests_on_clusters(&tests(&["faults"])?, 2, args)
+    // Meanwhile, because these wait a lot.
+    let image = if tries_the_image(args) { Some(image::Build::start(args.full)?) } else { None };
+    let words = format!("--lib --bins {}", tests(&["browser", "devcluster"])?);
+    step("browser and cluster tests", || tests_on_clusters(&words, 1, args))?;
+    if let Some(image) = image {
+        step("image, the rest of its build", || image.finish())?;
+        step("the image in containers", || tests_on_clusters(&format!("--test {IMAGE_TESTS}"), 1, args))?;
+    }
+    step("faults", || tests_on_clusters(&tests(&["faults"])?, 2, args))
 }
 
 fn tests_on_clusters(tests: &str, at_once: u8, args: &Args) -> Result<()> {
