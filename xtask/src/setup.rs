@@ -163,6 +163,8 @@ pub fn go_program(name: &str, package: &str, version: &str, reason: &str) -> Res
         // cgo compiles SQLite with "gcc"; `cc` is there wherever Rust can link.
         let mut install = Command::new(go()?);
         install.arg("install").arg(format!("{package}@{version}"));
+        // Debian's Go would not get the newer one that a module asks for.
+        install.env("GOTOOLCHAIN", "auto");
         run_quietly(install.env("GOBIN", &folder).env("CC", "cc").env_remove("GOROOT"))?;
     }
     Ok(built)
