@@ -256,7 +256,7 @@ mod tests {
         shows(said, &["Up in 3.1 s.", "a b4", "{\"p\":[...],\"id\":\"local\"}"]).unwrap();
         shows(said, &["Up in ...", "...", "..."]).unwrap();
         for wrong in
-            [&["Up in a s."][..], &["a b", "Up"], &["a b4", "Up in 3.1 s."], &["...x"], &["{...\"is\"...}"]]
+            [&["Up in a s."][..], &["a b", "Up"], &["a b4", "Up in 3.1 s."], &["...y"], &["{...\"is\"...}"]]
         {
             assert!(shows(said, wrong).is_err(), "{wrong:?}");
         }
