@@ -109,6 +109,30 @@ fn the_image_is_built_by_the_compiler_that_the_tests_use() {
     assert!(read("Dockerfile").contains(&format!("ARG RUST_IMAGE=rust:{minor}-")), "{version}");
 }
 
+#[test]
+fn compose_sets_what_fly_sets() {
+    let (image, fly, compose) = (image_environment(), fly(), read("compose.yaml"));
+    let set = |name: &str| {
+        let line = compose.lines().find_map(|line| line.strip_prefix(&format!("  {name}: ")));
+        line.unwrap_or_else(|| panic!("compose.yaml sets no {name}")).trim_matches('"').to_owned()
+    };
+    assert_eq!(set("FLY_APP_NAME"), fly["app"].as_str().unwrap());
+    assert_eq!(set("PRIMARY_REGION"), fly["primary_region"].as_str().unwrap());
+    for (name, value) in fly["env"].as_table().unwrap() {
+        assert_eq!(set(name), value.as_str().unwrap());
+    }
+    let volume = format!(":{}\"]\n", litefs("data", "dir"));
+    assert_eq!(compose.matches(&volume).count(), 4, "an instance without its volume");
+    let (app, port) = (format!("--app={}\n", set("FLY_APP_NAME")), format!(":{}\n", image["INTERNAL_PORT"]));
+    assert!(compose.contains(&app), "the edge is of another app");
+    let instances = compose.lines().filter(|line| line.trim_start().starts_with("- --instance="));
+    assert!(
+        instances.clone().all(|line| format!("{line}\n").ends_with(&port)),
+        "the edge goes past LiteFS's proxy"
+    );
+    assert_eq!(instances.count(), 4);
+}
+
 fn fly() -> toml::Table {
     read("fly.toml").parse().unwrap()
 }

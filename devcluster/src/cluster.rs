@@ -226,8 +226,9 @@ impl Cluster {
         let http = reqwest::Client::builder().no_proxy().timeout(ANSWER).build()?;
         let consul = Consul::new(options.consul, state.path().join("consul"), network.clone(), http.clone());
         let (sender, backends) = watch::channel(Vec::new());
-        let zone = Zone { app: deployment.app.clone(), backends: backends.clone(), consul: consul.address() };
-        let dns = Dns::start(network.name_server(), zone).await?;
+        let zone =
+            Zone { app: deployment.app.clone(), backends: backends.clone(), consul: consul.address().into() };
+        let dns = Dns::start(network.name_server().into(), zone).await?;
 
         let regions = options.instances.iter().map(|(_, region)| region).chain(&options.entries);
         let regions: BTreeSet<&String> = regions.collect();

@@ -2,26 +2,24 @@
 //!
 //! | name | record |
 //! | --- | --- |
-//! | `<id>.vm.<app>.internal`, `<region>.<app>.internal`, `<app>.internal` | AAAA: the instances' addresses |
+//! | `<id>.vm.<app>.internal`, `<region>.<app>.internal`, `<app>.internal` | AAAA (or A): the instances' addresses |
 //! | `vms.<app>.internal` | TXT: `<id> <region>,<id> <region>` |
 //! | `regions.<app>.internal` | TXT: `<region>,<region>` |
-//! | `consul.internal` | AAAA: the cluster's Consul, which Fly's DNS does not have |
+//! | `consul.internal` | AAAA (or A): the cluster's Consul, which Fly's DNS does not have |
+//!
+//! A is for networks without IPv6, which Fly's is not: containers' mostly are.
 //!
 //! Only instances are listed that are up, those included that are about to stop. Other names do not exist: nothing
 //! is asked of the internet.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv6Addr},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use hickory_proto::{
     op::{Message, Query, ResponseCode},
     rr::{
         RData, Record, RecordType,
-        rdata::{AAAA, TXT},
+        rdata::{A, AAAA, TXT},
     },
 };
 use tokio::{
@@ -43,7 +41,7 @@ pub struct Zone {
     /// The instances there are, at any moment.
     pub backends: watch::Receiver<Vec<Backend>>,
     /// Where Consul is.
-    pub consul: Ipv6Addr,
+    pub consul: IpAddr,
 }
 
 /// A running name server. Dropping it stops it.
@@ -53,7 +51,7 @@ pub struct Dns {
 
 impl Dns {
     /// Answers on port 53 of this address, by UDP and TCP. Needs root.
-    pub async fn start(address: Ipv6Addr, zone: Zone) -> Result<Dns> {
+    pub async fn start(address: IpAddr, zone: Zone) -> Result<Dns> {
         let sockets = tokio::try_join!(UdpSocket::bind((address, 53)), TcpListener::bind((address, 53)));
         let (udp, tcp) = sockets.with_context(|| format!("DNS cannot listen on {address}, port 53"))?;
         let zone = Arc::new(zone);
@@ -110,7 +108,7 @@ enum Transport {
 /// A name's records.
 #[derive(Debug, PartialEq)]
 enum Found {
-    Addresses(Vec<Ipv6Addr>),
+    Addresses(Vec<IpAddr>),
     Text(String),
 }
 
@@ -119,8 +117,8 @@ impl Zone {
     fn find(&self, name: &str) -> Option<Found> {
         let backends = self.backends.borrow();
         let addresses = |wanted: &dyn Fn(&Backend) -> bool| {
-            let found = backends.iter().filter(|backend| wanted(backend)).filter_map(ipv6).collect();
-            Found::Addresses(found)
+            let found = backends.iter().filter(|backend| wanted(backend));
+            Found::Addresses(found.map(|backend| backend.address.ip()).collect())
         };
         if name == "consul.internal" {
             return Some(Found::Addresses(vec![self.consul]));
@@ -173,8 +171,8 @@ impl Zone {
     fn records(&self, query: &Query) -> Option<Vec<Record>> {
         let name = query.name().to_ascii().to_ascii_lowercase();
         let data: Vec<RData> = match (query.query_type(), self.find(name.trim_end_matches('.'))?) {
-            (RecordType::AAAA, Found::Addresses(addresses)) => {
-                addresses.into_iter().map(|address| RData::AAAA(AAAA(address))).collect()
+            (asked @ (RecordType::A | RecordType::AAAA), Found::Addresses(addresses)) => {
+                addresses.into_iter().map(address).filter(|data| data.record_type() == asked).collect()
             }
             (RecordType::TXT, Found::Text(text)) => vec![RData::TXT(TXT::new(vec![text]))],
             _ => Vec::new(),
@@ -184,15 +182,17 @@ impl Zone {
     }
 }
 
-fn ipv6(backend: &Backend) -> Option<Ipv6Addr> {
-    match backend.address.ip() {
-        IpAddr::V6(address) => Some(address),
-        IpAddr::V4(_) => None,
+fn address(address: IpAddr) -> RData {
+    match address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
     use crate::edge::BackendState;
 
@@ -200,7 +200,7 @@ mod tests {
     fn instances_are_found_by_id_by_region_and_by_app() {
         let zone = zone();
         let addresses = |last: &[u16]| {
-            let each = last.iter().map(|last| Ipv6Addr::new(0xfdaa, 0, 0, 0, 0, 0, 0, *last));
+            let each = last.iter().map(|last| Ipv6Addr::new(0xfdaa, 0, 0, 0, 0, 0, 0, *last).into());
             Some(Found::Addresses(each.collect()))
         };
         assert_eq!(zone.find("sjc-2.vm.counter.internal"), addresses(&[2]));
@@ -225,6 +225,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_address_is_given_to_who_asks_for_its_kind() {
+        let mut zone = zone();
+        zone.consul = IpAddr::from([10, 0, 0, 8]);
+        let answers = |name: &str, asked| {
+            let query = Query::query(name.parse().unwrap(), asked);
+            zone.records(&query).map(|records| records.len())
+        };
+        assert_eq!(answers("consul.internal.", RecordType::A), Some(1));
+        assert_eq!(answers("consul.internal.", RecordType::AAAA), Some(0));
+        assert_eq!(answers("sjc-1.vm.counter.internal.", RecordType::A), Some(0));
+        assert_eq!(answers("sjc-1.vm.counter.internal.", RecordType::AAAA), Some(1));
+    }
+
     fn zone() -> Zone {
         let backend = |id: &str, last| Backend {
             id: id.to_owned(),
@@ -233,7 +247,7 @@ mod tests {
             state: BackendState::Started,
         };
         let backends = vec![backend("sjc-1", 1), backend("sjc-2", 2), backend("ams-1", 3)];
-        let consul = Ipv6Addr::new(0xfdaa, 0, 0, 0, 0, 0, 0, 8);
+        let consul = Ipv6Addr::new(0xfdaa, 0, 0, 0, 0, 0, 0, 8).into();
         Zone { app: "counter".to_owned(), backends: watch::channel(backends).1, consul }
     }
 }

@@ -85,8 +85,10 @@ impl Machine {
 
     /// Sends a signal to all processes of this name. Fails if there are none.
     pub fn signal(&self, name: &str, signal: Signal) -> Result<()> {
+        // Of a longer name the kernel keeps that much.
+        let kept = name.get(..15).unwrap_or(name);
         let found: Vec<Process> =
-            self.processes().into_iter().filter(|process| process.name == name).collect();
+            self.processes().into_iter().filter(|process| process.name == kept).collect();
         ensure!(!found.is_empty(), "no process {name} runs there");
         for process in found {
             send(&process, signal)?;

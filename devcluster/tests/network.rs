@@ -41,9 +41,9 @@ async fn a_machine_finds_another_by_name_and_reaches_it() -> Result<()> {
     let zone = Zone {
         app: "counter".to_owned(),
         backends: watch::channel(Vec::new()).1,
-        consul: world.consul.address(),
+        consul: world.consul.address().into(),
     };
-    let _dns = Dns::start(world.network.name_server(), zone).await?;
+    let _dns = Dns::start(world.network.name_server().into(), zone).await?;
     let machine = world.machine("client").await?;
     let script =
         "exec 3<>/dev/tcp/consul.internal/8500; printf 'GET /v1/status/leader HTTP/1.0\r\n\r\n' >&3; cat <&3";
@@ -134,8 +134,8 @@ async fn dns_lists_the_instances_that_are_up_by_udp_and_by_tcp() -> Result<()> {
     let network = Network::start().await?;
     let (backends, receiver) = watch::channel(Vec::new());
     let address = network.new_address();
-    let zone = Zone { app: "counter".to_owned(), backends: receiver, consul: address };
-    let _dns = Dns::start(network.name_server(), zone).await?;
+    let zone = Zone { app: "counter".to_owned(), backends: receiver, consul: address.into() };
+    let _dns = Dns::start(network.name_server().into(), zone).await?;
     let resolver = Resolver(network.name_server());
 
     let (name, aaaa) = ("ams-1.vm.counter.internal", RecordType::AAAA);

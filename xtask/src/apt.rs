@@ -99,7 +99,7 @@ pub fn find(file: &str) -> Option<PathBuf> {
 }
 
 /// The Debian mirror that this machine uses anyway, or else the one that its distribution names.
-fn mirror() -> Result<String> {
+pub fn mirror() -> Result<String> {
     let listed =
         Command::new("apt-get").args(["indextargets", "--format", "$(SITE)", "Label: Debian"]).output();
     let listed =

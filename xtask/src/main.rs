@@ -6,6 +6,10 @@
 //! - `alerts`: what Prometheus makes of faults
 //! - `faults`: what becomes of clicks when something fails
 //! - `bench`: the application beside others that do the same
+//! - `image`: the image that is deployed, built and measured
+//! - `lint`: workflows, scripts and dependencies, as `test` checks them
+//! - `rename`: the application's name
+//! - `readme`: the README, followed from top to bottom in a `copy` of the checkout
 //! - `lighthouse`: Lighthouse's verdict on every page
 //! - `screenshots`: pictures of every page
 //! - `root`: what needs root, and how to become it
@@ -14,8 +18,13 @@ mod alerts;
 mod apt;
 mod bench;
 mod cluster;
+mod copy;
 mod faults;
+mod image;
 mod lighthouse;
+mod lint;
+mod readme;
+mod rename;
 mod root;
 mod screenshots;
 mod setup;
@@ -42,6 +51,12 @@ enum Xtask {
     Alerts(alerts::Args),
     /// Measures the application beside others that do the same, and writes docs/performance.md
     Bench(bench::Args),
+    /// Builds the image that is deployed, and the edge of compose.yaml, with podman
+    Image(image::Args),
+    /// Gives the application another name, in every file
+    Rename(rename::Args),
+    /// Follows the README from top to bottom, in a copy of the checkout
+    Readme,
     /// Asks Lighthouse what it thinks of every page of a release
     Lighthouse,
     /// Takes pictures of every page into target/screenshots, and the README's
@@ -57,6 +72,9 @@ async fn main() -> Result<()> {
         Xtask::Faults(args) => faults::run(args).await,
         Xtask::Alerts(args) => alerts::run(args).await,
         Xtask::Bench(args) => bench::run(&args),
+        Xtask::Image(args) => image::run(args),
+        Xtask::Rename(args) => rename::run(&args, checkout()),
+        Xtask::Readme => readme::follow(),
         Xtask::Lighthouse => lighthouse::run(),
         Xtask::Screenshots => screenshots::run(),
     }

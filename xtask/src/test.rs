@@ -7,10 +7,15 @@ use std::{fs, process::Command, time::Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{alerts, bench, checkout, root, run as run_command, setup};
+use crate::{alerts, bench, checkout, image, lint, readme, root, run as run_command, setup};
 
 /// The packages whose tests use clusters. Always together: their libraries are then built once.
 const CLUSTER: &str = "--package browser --package devcluster --package faults";
+
+/// The tests that need the image: devcluster/tests/compose.rs.
+const IMAGE_TESTS: &str = "compose";
+/// All of them.
+const IMAGE_TEST: &str = "the_image_counts_in_four_regions_without_a_gap_when_its_primary_dies_or_stops";
 
 /// What to test.
 #[derive(clap::Args)]
@@ -26,6 +31,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     if args.filter.is_empty() {
         step("format", || cargo("fmt --all --check", |_| ()))?;
+        step("workflows, scripts, dependencies", lint::run)?;
         step("clippy", || cargo("clippy --workspace --all-targets --locked -- -D warnings", |_| ()))?;
         let deny_warnings = |doc: &mut Command| _ = doc.env("RUSTDOCFLAGS", "-D warnings");
         step("documentation", || cargo("doc --workspace --no-deps --locked", deny_warnings))?;
@@ -53,8 +59,12 @@ pub fn run(args: &Args) -> Result<()> {
         cargo(words, |test| select(test, args))
     })?;
     let Err(reason) = clusters else {
-        step("browser and cluster tests", || cluster(args))?;
-        return if args.filter.is_empty() { step("benchmark, a little of it", bench::quick) } else { Ok(()) };
+        on_clusters(args)?;
+        if args.filter.is_empty() {
+            step("the README, followed", readme::follow)?;
+            step("benchmark, a little of it", bench::quick)?;
+        }
+        return Ok(());
     };
     let pages = if browsers { "--test pages" } else { "" };
     let words = format!("test {CLUSTER} --lib {pages} --locked");
@@ -70,16 +80,25 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// One cluster at a time: each is four instances, and the tests measure time. Of faults there are two, because most of
 /// their time is waiting for an election; a fault that nobody may notice takes care to be alone.
-fn cluster(args: &Args) -> Result<()> {
+fn on_clusters(args: &Args) -> Result<()> {
     let tests = |packages: &[&str]| -> Result<String> {
-        Ok(names(packages)?.iter().flat_map(|name| ["--test ", name, " "]).collect())
+        let names = names(packages)?.into_iter().filter(|name| name != IMAGE_TESTS);
+        Ok(names.flat_map(|name| ["--test ".to_owned(), name, " ".to_owned()]).collect())
     };
-    tests_on_clusters(&format!("--lib --bins {}", tests(&["browser", "devcluster"])?), 1, args)?;
-    tests_on_clusters(&tests(&["faults"])?, 2, args)
+    // Meanwhile, because these wait a lot.
+    let image = if tries_the_image(args) { Some(image::Build::start(args.full)?) } else { None };
+    let words = format!("--lib --bins {}", tests(&["browser", "devcluster"])?);
+    step("browser and cluster tests", || tests_on_clusters(&words, 1, args))?;
+    if let Some(image) = image {
+        step("image, the rest of its build", || image.finish())?;
+        step("the image in containers", || tests_on_clusters(&format!("--test {IMAGE_TESTS}"), 1, args))?;
+    }
+    step("faults", || tests_on_clusters(&tests(&["faults"])?, 2, args))
 }
 
 fn tests_on_clusters(tests: &str, at_once: u8, args: &Args) -> Result<()> {
     let tools = setup::cluster()?;
+    let consul_image = if tests.contains(IMAGE_TESTS) { image::consul()? } else { String::new() };
     cargo(&format!("test {CLUSTER} {tests} --locked"), |test| {
         let runner: Vec<String> =
             root::prefix().iter().map(|word| format!("{:?}", word.to_string_lossy())).collect();
@@ -88,9 +107,15 @@ fn tests_on_clusters(tests: &str, at_once: u8, args: &Args) -> Result<()> {
             test.arg("--config").arg(format!("target.'cfg(unix)'.runner = [{}]", runner.join(", ")));
         }
         test.env("LITEFS_BIN", tools.litefs).env("CONSUL_BIN", tools.consul);
+        test.env("CONTAINERS_CONF", image::settings()).env("CONSUL_IMAGE", consul_image);
         select(test, args);
         test.arg(format!("--test-threads={at_once}"));
     })
+}
+
+/// Whether that test is among those to run.
+fn tries_the_image(args: &Args) -> bool {
+    args.filter.is_empty() || args.filter.iter().any(|filter| IMAGE_TEST.contains(filter.as_str()))
 }
 
 /// The last words of a `cargo test`: which tests, and how often.
