@@ -91,7 +91,7 @@ fn on_clusters(args: &Args) -> Result<()> {
 
 fn tests_on_clusters(tests: &str, at_once: u8, args: &Args) -> Result<()> {
     let tools = setup::cluster()?;
-    let consul_image = if tries_the_image(args) { image::consul()? } else { String::new() };
+    let consul_image = if tests.contains(IMAGE_TESTS) { image::consul()? } else { String::new() };
     cargo(&format!("test {CLUSTER} {tests} --locked"), |test| {
         let runner: Vec<String> =
             root::prefix().iter().map(|word| format!("{:?}", word.to_string_lossy())).collect();
