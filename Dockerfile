@@ -25,7 +25,7 @@ COPY . .
 # They may be another checkout's: Cargo goes by times, so what is ours gets a new one.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    touch build.rs src/lib.rs */src/lib.rs \
+    touch build.rs src/lib.rs ./*/src/lib.rs \
     && cargo build --profile "$PROFILE" --locked --package litefs-counter \
     && cp "target/$PROFILE/litefs-counter" /usr/local/bin/
 
@@ -35,7 +35,7 @@ ARG PROFILE=release
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    touch build.rs src/lib.rs */src/lib.rs \
+    touch build.rs src/lib.rs ./*/src/lib.rs \
     && cargo build --profile "$PROFILE" --locked --package devcluster --bin edge \
     && cp "target/$PROFILE/edge" /usr/local/bin/
 
