@@ -69,7 +69,7 @@ const EDITS: [Edit<'static>; 4] = [
     },
     // The role is given away at once, while the writer writes.
     Edit {
-        file: "src/counter/writer.rs",
+        file: "src/counter/writer/batches.rs",
         old: "Some(request) = self.hand_overs.recv() => return Ok(End::HandOver(request)),",
         new: r#"Some(mut request) = self.hand_overs.recv() => match request.to.take() {
             Some(heir) if std::env::var("UNPROTECTED").as_deref() == Ok("handover") => {

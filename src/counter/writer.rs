@@ -1,7 +1,9 @@
 //! The one writer. While this instance is primary it holds the only connection that writes; otherwise none.
 //!
-//! Clicks that arrive while a transaction is being committed and confirmed go together into the next one: on LiteFS a
-//! transaction costs milliseconds, a row in it microseconds. A lone click does not wait for company.
+//! - here: when it writes: from the lease to its loss, and not while somebody replaces the database
+//! - `batches`: how: batch after batch, each committed and confirmed
+
+mod batches;
 
 use std::{ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 
@@ -11,26 +13,21 @@ use sqlx::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{self, Instant},
+    time,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, announce, batch,
+    ClickError, Counted, HandOver, Intent, MIGRATIONS, Settings, announce,
     hold::Order,
     key::{Key, Keys},
     rate::Rate,
-    tally::{Outcome, Tally},
+    tally::Tally,
 };
-use crate::instance::{
-    Confirmation, Confirmer, HandOverError, Instance, InstanceId, Observed, Policy, Position, Role, Txid,
-};
+use crate::instance::{Confirmer, HandOverError, Instance, InstanceId, Observed, Role, Txid};
+use batches::{End, Held};
 
-/// The most clicks in one transaction: it bounds how long the first of them waits for the last.
-const BATCH: usize = 1024;
-/// The part of a transaction's time that may be spent to make the next one larger.
-const GATHER: u32 = 2;
 /// How long the database may be locked by somebody else, an operator's shell say.
 const BUSY: Duration = Duration::from_secs(5);
 /// Pause after the database failed, while this instance is still primary.
@@ -77,45 +74,6 @@ pub(super) struct Writer {
     pub(super) tally: Arc<Tally>,
     /// No more clicks are taken; those in the queue are committed.
     pub(super) closing: CancellationToken,
-}
-
-/// How many click at this time.
-#[derive(Clone, Copy)]
-struct Pace {
-    /// Those who have just been answered, and those who came meanwhile.
-    around: usize,
-    /// How long the last batch took, and when it was answered.
-    took: Duration,
-    ended: Instant,
-}
-
-impl Pace {
-    /// How many to wait for. Who clicks alone has nobody to wait for.
-    fn expected(self) -> usize {
-        if self.ended.elapsed() < self.took { self.around.min(BATCH) } else { 1 }
-    }
-}
-
-/// Why the writer stops to write.
-enum End {
-    /// It was told to close, and the queue is empty.
-    Closed,
-    /// This instance is no longer primary.
-    LeaseLost,
-    /// Another one is to be.
-    HandOver(HandOver),
-    /// Nothing may be written for a while.
-    Hold(Order),
-}
-
-/// What a primary holds.
-struct Held {
-    connection: SqliteConnection,
-    keys: Keys,
-    confirmer: Confirmer,
-    /// Where the database was after the last commit.
-    at: Option<Position>,
-    announced: announce::Clicks,
 }
 
 impl Writer {
@@ -236,156 +194,6 @@ impl Writer {
     /// Who brings a commit to the disk: LiteFS itself does, whatever SQLite is told (`CommitWAL` in its `db.go`).
     fn synchronous(&self) -> SqliteSynchronous {
         if self.instance.is_replicated() { SqliteSynchronous::Normal } else { SqliteSynchronous::Full }
-    }
-
-    async fn write(&mut self, held: &mut Held) -> Result<End, sqlx::Error> {
-        let mut batch = Vec::with_capacity(BATCH);
-        let mut pace = Pace { around: 1, took: Duration::ZERO, ended: Instant::now() };
-        while self.instance.writes() {
-            tokio::select! {
-                biased;
-                changed = self.role.changed() => if changed.is_err() { return Ok(End::Closed) },
-                () = self.closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
-                Some(request) = self.hand_overs.recv() => return Ok(End::HandOver(request)),
-                Some(order) = self.holds.recv() => return Ok(End::Hold(order)),
-                taken = self.queue.recv_many(&mut batch, BATCH) => {
-                    if taken == 0 {
-                        return Ok(End::Closed);
-                    }
-                    self.gather(&mut batch, pace).await;
-                    let (clicks, begun) = (batch.len(), Instant::now());
-                    self.count(held, &mut batch).await?;
-                    let ended = Instant::now();
-                    pace = Pace { around: clicks + self.queue.len(), took: ended - begun, ended };
-                }
-            }
-        }
-        Ok(End::LeaseLost)
-    }
-
-    /// Lets those come back who were all answered at once a moment ago: otherwise the first few of them would be a batch
-    /// of their own, and all others would wait for two. A lone click is not waited with: there was nobody before it.
-    async fn gather(&mut self, batch: &mut Vec<Click>, pace: Pace) {
-        let (expected, until) = (pace.expected(), Instant::now() + pace.took / GATHER);
-        while batch.len() < expected {
-            let more = self.queue.recv_many(batch, BATCH - batch.len());
-            if time::timeout_at(until, more).await.unwrap_or(0) == 0 {
-                return;
-            }
-        }
-    }
-
-    /// Commits a batch, has it confirmed, and answers each click in it.
-    async fn count(&mut self, held: &mut Held, batch: &mut Vec<Click>) -> Result<(), sqlx::Error> {
-        let tell_all = |batch: &mut Vec<Click>, error: &ClickError| {
-            batch.drain(..).for_each(|click| click.tell(Err(error.clone())));
-        };
-        if let Err(reason) = self.is_ready(held).await {
-            held.announced.refused(&reason);
-            tell_all(batch, &ClickError::NotReady);
-            return Ok(());
-        }
-        self.tally.batches.observe(batch.len() as u64);
-        let committed = match batch::commit(&mut held.connection, &mut held.keys, batch).await {
-            Ok(committed) => committed,
-            Err((told, error)) => {
-                tell_all(batch, &told);
-                return Err(error);
-            }
-        };
-        let batch::Results { results, repeated } = committed;
-        self.committed.send_modify(|commits| *commits += 1);
-        let begun = Instant::now();
-        let confirmed = self.confirm(held).await;
-        self.tally.confirmations.observe_time(begun.elapsed());
-        match confirmed {
-            Ok((txid, confirmation)) => {
-                if let Some(txid) = txid {
-                    self.confirmed.send_replace(Some(txid));
-                }
-                let counted = results.iter().filter(|result| result.is_ok()).count();
-                self.rate.add(counted);
-                self.tally.add(Outcome::Repeated, repeated);
-                if confirmation == Confirmation::Alone {
-                    held.announced.alone(counted);
-                    self.tally.add(Outcome::Alone, counted - repeated);
-                } else {
-                    self.tally.add(Outcome::Counted, counted - repeated);
-                    held.announced.confirmed();
-                }
-                let version = txid.map_or(*self.committed.borrow(), |txid| txid.0);
-                for (click, result) in batch.drain(..).zip(results) {
-                    let confirmation = confirmation.clone();
-                    click.tell(result.map(|count| Counted { count, txid, version, confirmation }));
-                }
-            }
-            Err(reason) => {
-                held.announced.refused(&reason);
-                tell_all(batch, &ClickError::Unknown);
-            }
-        }
-        Ok(())
-    }
-
-    /// Why no transaction of now could be acknowledged.
-    async fn is_ready(&self, held: &mut Held) -> Result<(), String> {
-        if held.at.is_none() {
-            held.at = self.position().await?;
-        }
-        match held.at {
-            Some(at) => held.confirmer.ready(at).await.map_err(|error| error.to_string()),
-            None => Ok(()),
-        }
-    }
-
-    /// The transaction that is confirmed, and by whom.
-    async fn confirm(&self, held: &mut Held) -> Result<(Option<Txid>, Confirmation), String> {
-        held.at = None;
-        let mut role = self.instance.watch();
-        let lost = async {
-            let _ = role.wait_for(|role| !matches!(role, Ok(Role::Standalone | Role::Primary))).await;
-        };
-        let confirmed = async {
-            held.at = self.position().await?;
-            let Some(at) = held.at else {
-                let is_replicated = self.instance.is_replicated();
-                return Ok((None, if is_replicated { Confirmation::Off } else { Confirmation::Standalone }));
-            };
-            let confirmation = held.confirmer.confirm(at).await.map_err(|error| error.to_string())?;
-            Ok((Some(at.txid), confirmation))
-        };
-        tokio::select! {
-            // Whatever is confirmed once the role is lost may be of another history.
-            biased;
-            () = lost => Err("this instance is no longer primary".to_owned()),
-            confirmed = confirmed => confirmed,
-        }
-    }
-
-    /// Where the database is. `None` where nobody else needs to have it and LiteFS does not tell.
-    async fn position(&self) -> Result<Option<Position>, String> {
-        if !self.instance.is_replicated() {
-            return Ok(None);
-        }
-        match self.instance.position().await {
-            Ok(Some(position)) => Ok(Some(position)),
-            _ if self.settings.confirm == Policy::Off => Ok(None),
-            Ok(None) => Err("LiteFS does not know the database".to_owned()),
-            Err(error) => Err(format!("LiteFS's position cannot be read: {error}")),
-        }
-    }
-
-    /// Has another candidate take over. Nothing is written meanwhile.
-    async fn hand_over(&self, confirmer: &mut Confirmer, request: HandOver) {
-        let done = match self.position().await {
-            Ok(Some(at)) => confirmer.hand_over(at, request.to.as_ref(), request.patience).await,
-            Ok(None) | Err(_) => Err(HandOverError::NoHeir),
-        };
-        match &done {
-            Ok(heir) => info!(%heir, "Handed the role over."),
-            Err(error) => warn!(%error, "The role was not handed over."),
-        }
-        request.tell(done);
     }
 
     /// Clicks that were taken and whose transaction was not begun: nothing was changed.
