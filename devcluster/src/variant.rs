@@ -52,7 +52,7 @@ impl Variant<'_> {
     }
 
     fn copy(&self, repository: &Path, copy: &Path) -> Result<()> {
-        for shared in ["static", "templates", "build.rs"] {
+        for shared in ["static", "templates", "build.rs", "operations"] {
             let link = copy.join(shared);
             fs::create_dir_all(copy)?;
             let _ = fs::remove_file(&link);
