@@ -1,5 +1,6 @@
 //! The application on four LiteFS nodes in three regions, as its visitors and its operator meet it. Needs root.
 
+mod hostile;
 mod launch;
 mod migrations;
 mod outages;

@@ -83,6 +83,12 @@ impl Visitor {
         Self { client: client.unwrap(), entry: cluster.entry(region).unwrap(), cookie: None }
     }
 
+    /// Past the edge, straight to LiteFS's proxy of one instance.
+    pub fn at(instance: &Instance) -> Self {
+        let client = Client::builder().redirect(Policy::none()).timeout(Duration::from_secs(30)).build();
+        Self { client: client.unwrap(), entry: instance.url(8080), cookie: None }
+    }
+
     pub async fn send(&mut self, request: reqwest::RequestBuilder) -> Result<Response, reqwest::Error> {
         let request = match &self.cookie {
             Some(cookie) => request.header(header::COOKIE, cookie),
