@@ -113,7 +113,12 @@ impl Visitor {
 
     /// A click with a key of its own, as the page's script sends it: what the application says of it.
     pub async fn click_with_key(&mut self) -> Result<serde_json::Value, StatusCode> {
-        let body = format!("intent=increment&key={:032x}", fresh_key());
+        self.click_as(fresh_key()).await
+    }
+
+    /// The same click, as often as the key is the same.
+    pub async fn click_as(&mut self, key: u128) -> Result<serde_json::Value, StatusCode> {
+        let body = format!("intent=increment&key={key:032x}");
         let request = self.client.post(&self.entry).body(body);
         let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         let answer = self.send(request.header(header::ACCEPT, "application/json")).await;
@@ -158,7 +163,7 @@ impl Visitor {
 }
 
 /// Nobody else's.
-fn fresh_key() -> u128 {
+pub fn fresh_key() -> u128 {
     let half = || u128::from(RandomState::new().hash_one(()));
     half() << 64 | half()
 }

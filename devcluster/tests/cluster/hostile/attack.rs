@@ -14,7 +14,7 @@ use std::{
 use fastrand::Rng;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::{Instant, interval, sleep_until, timeout},
 };
@@ -111,8 +111,16 @@ impl Attack {
     }
 }
 
+/// A narrow line, so that what is large does not fill the queues of the machines' network: where those drop the visitors' packets,
+/// it is that network which is measured.
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v6()?;
+    socket.set_send_buffer_size(8 * 1024)?;
+    socket.connect(address).await
+}
+
 async fn send(address: SocketAddr, bytes: &[u8], end: End) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(address).await?;
+    let mut stream = connect(address).await?;
     let mut answer = Vec::new();
     // It may be refused before all is sent; what is said to that is still read.
     let sent = stream.write_all(bytes).await;
@@ -136,7 +144,7 @@ async fn send(address: SocketAddr, bytes: &[u8], end: End) -> io::Result<Vec<u8>
 
 /// Until the server closes, or it has lasted long enough.
 async fn hold(address: SocketAddr, slow: Slow, is_over: &AtomicBool) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(address).await?;
+    let mut stream = connect(address).await?;
     stream.write_all(&slow.begin()).await?;
     if slow == Slow::HalfClosed {
         stream.shutdown().await?;
@@ -148,7 +156,7 @@ async fn hold(address: SocketAddr, slow: Slow, is_over: &AtomicBool) -> io::Resu
         pace.tick().await;
         is_closed = match slow {
             Slow::Head => stream.write_all(b"x").await.is_err(),
-            Slow::Body => stream.write_all(b"&").await.is_err(),
+            Slow::Body | Slow::KeptBody => stream.write_all(b"&").await.is_err(),
             _ => false,
         };
         if slow != Slow::Unread {

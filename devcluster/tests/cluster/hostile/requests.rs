@@ -505,6 +505,8 @@ pub enum Slow {
     Head,
     /// A whole head, and a byte of its body now and then.
     Body,
+    /// The same, on a connection that would be kept.
+    KeptBody,
     /// Connects, and sends nothing.
     Nothing,
     /// Half of a head, and the connection's end; it stays open on this side.
@@ -516,10 +518,11 @@ pub enum Slow {
 }
 
 impl Slow {
-    pub const ALL: [Slow; 7] = [
+    pub const ALL: [Slow; 8] = [
         Slow::FutureTxid,
         Slow::Head,
         Slow::Body,
+        Slow::KeptBody,
         Slow::Nothing,
         Slow::HalfClosed,
         Slow::Unread,
@@ -531,6 +534,7 @@ impl Slow {
         match self {
             Slow::Head | Slow::HalfClosed => b"POST / HTTP/1.1\r\nHost: counter.example\r\n".to_vec(),
             Slow::Body => http("POST /", format!("{FORM}Content-Length: 4000\r\n"), CLICK),
+            Slow::KeptBody => keep_alive(&format!("{FORM}Content-Length: 4000\r\n"), CLICK),
             Slow::Nothing => Vec::new(),
             Slow::Unread => http("GET /events", "", b""),
             Slow::FutureEvent => {
