@@ -24,9 +24,6 @@ use super::requests::{End, KINDS, Slow, Target};
 /// How many attack at once; and how many of them are slow.
 const CONNECTIONS: usize = 64;
 const SLOW: usize = 24;
-/// Between two quick requests, of all attackers together: about what leaves visitors half of two cores, which run the
-/// cluster, the attack and the visitors.
-const PACE: Duration = Duration::from_micros(1600);
 /// How long a request that has its answer at once may take, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a slow connection is held, unless it is closed before: longer than LiteFS's proxy waits for a head, and the
@@ -39,6 +36,8 @@ const NOW_AND_THEN: Duration = Duration::from_millis(500);
 pub struct Attack {
     pub targets: Vec<(Target, SocketAddr)>,
     pub seed: u64,
+    /// Between two quick requests, of all attackers together.
+    pub pace: Duration,
     outcomes: Mutex<Outcomes>,
 }
 
@@ -46,8 +45,8 @@ pub struct Attack {
 pub type Outcomes = BTreeMap<(String, String), usize>;
 
 impl Attack {
-    pub fn new(targets: Vec<(Target, SocketAddr)>, seed: u64) -> Arc<Self> {
-        Arc::new(Self { targets, seed, outcomes: Mutex::default() })
+    pub fn new(targets: Vec<(Target, SocketAddr)>, seed: u64, pace: Duration) -> Arc<Self> {
+        Arc::new(Self { targets, seed, pace, outcomes: Mutex::default() })
     }
 
     pub fn outcomes(&self) -> Outcomes {
@@ -79,7 +78,7 @@ impl Attack {
                     if turn >= numbers.len() {
                         return;
                     }
-                    sleep_until(began + PACE * u32::try_from(turn).unwrap()).await;
+                    sleep_until(began + attack.pace * u32::try_from(turn).unwrap()).await;
                     attack.quick(numbers.start + turn).await;
                 }
             });
