@@ -47,6 +47,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use config::Config;
 use counter::Counter;
 use instance::{Instance, Role};
+use serve::Limits;
 
 /// How long another candidate may take to catch up, so that it can become primary in this one's place: it may just have
 /// been started itself. Where it has caught up, it takes some milliseconds.
@@ -123,10 +124,10 @@ impl Server {
         let serving = async {
             let private = async {
                 if let Some(listener) = private {
-                    serve::serve(listener, for_instances, close.clone()).await;
+                    serve::serve(listener, for_instances, Limits::instances(), close.clone()).await;
                 }
             };
-            tokio::join!(serve::serve(public, pages, close.clone()), private)
+            tokio::join!(serve::serve(public, pages, Limits::pages(), close.clone()), private)
         };
         let stopping = async {
             stop.cancelled().await;

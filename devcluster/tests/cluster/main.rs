@@ -2,6 +2,7 @@
 
 mod copies;
 mod doctor;
+mod hostile;
 mod launch;
 mod migrations;
 mod outages;

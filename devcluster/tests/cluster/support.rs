@@ -83,6 +83,12 @@ impl Visitor {
         Self { client: client.unwrap(), entry: cluster.entry(region).unwrap(), cookie: None }
     }
 
+    /// Past the edge, straight to LiteFS's proxy of one instance.
+    pub fn at(instance: &Instance) -> Self {
+        let client = Client::builder().redirect(Policy::none()).timeout(Duration::from_secs(30)).build();
+        Self { client: client.unwrap(), entry: instance.url(8080), cookie: None }
+    }
+
     pub async fn send(&mut self, request: reqwest::RequestBuilder) -> Result<Response, reqwest::Error> {
         let request = match &self.cookie {
             Some(cookie) => request.header(header::COOKIE, cookie),
@@ -107,7 +113,12 @@ impl Visitor {
 
     /// A click with a key of its own, as the page's script sends it: what the application says of it.
     pub async fn click_with_key(&mut self) -> Result<serde_json::Value, StatusCode> {
-        self.click_with(&format!("{:032x}", fresh_key())).await
+        self.click_as(fresh_key()).await
+    }
+
+    /// The same click, as often as the key is the same.
+    pub async fn click_as(&mut self, key: u128) -> Result<serde_json::Value, StatusCode> {
+        self.click_with(&format!("{key:032x}")).await
     }
 
     pub async fn click_with(&mut self, key: &str) -> Result<serde_json::Value, StatusCode> {
@@ -156,7 +167,7 @@ impl Visitor {
 }
 
 /// Nobody else's.
-fn fresh_key() -> u128 {
+pub fn fresh_key() -> u128 {
     let half = || u128::from(RandomState::new().hash_one(()));
     half() << 64 | half()
 }
