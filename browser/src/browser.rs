@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
-use thirtyfour::{By, ChromeCapabilities, ChromiumLikeCapabilities as _, WebDriver};
+use thirtyfour::{By, ChromeCapabilities, ChromiumLikeCapabilities as _, Key, WebDriver};
 
 use crate::{
     driver::Driver,
@@ -121,6 +121,11 @@ impl Browser {
             self.driver.action_chain_with_delay(None, Some(IMPATIENCE)).move_to_element_center(&element);
         // The way to almost the same place is the pause between the two.
         Ok(hand.click().move_by_offset(1, 1).click().perform().await?)
+    }
+
+    /// Presses a key, wherever the focus is.
+    pub async fn press(&self, key: Key) -> Result<()> {
+        Ok(self.driver.action_chain().send_keys(key).perform().await?)
     }
 
     /// What the body of a function returns that runs in the page.

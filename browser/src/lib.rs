@@ -23,3 +23,4 @@ pub mod wait;
 pub use browser::Browser;
 pub use relay::Relay;
 pub use site::Site;
+pub use thirtyfour::Key;

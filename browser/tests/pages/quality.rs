@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use browser::{
-    Browser, Site, axe,
+    Browser, Key, Site, axe,
     browser::Scheme,
     counter::INCREMENT,
     pages::{self, Page},
@@ -26,6 +26,35 @@ async fn no_page_breaks_a_rule_of_accessibility_in_either_scheme() {
         }
     }
     browser.finish_after(&["404 (Not Found)", "503 (Service Unavailable)"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_keyboard_is_enough_and_the_focus_is_seen() {
+    let site = Site::start().await.unwrap();
+    let browser = Browser::start().await.unwrap();
+    browser.open(&site.url).await.unwrap();
+    browser.is_live().await.unwrap();
+    let focused = async || {
+        let script = "const it = document.activeElement, style = getComputedStyle(it);
+            return [it.ariaLabel ?? it.innerText, style.outlineStyle, parseFloat(style.outlineWidth)];";
+        let seen = browser.run(script).await.unwrap();
+        assert!(seen[1] == "solid" && seen[2].as_f64().unwrap() >= 2.0, "{seen}");
+        seen[0].as_str().unwrap().to_owned()
+    };
+    for (name, key, count) in
+        [("Decrement", Key::Enter, -1), ("Increment", Key::Space, 0), ("All instances", Key::Enter, 0)]
+    {
+        browser.press(Key::Tab).await.unwrap();
+        assert_eq!(focused().await, name);
+        browser.press(key).await.unwrap();
+        if name != "All instances" {
+            browser.settles_at(count).await.unwrap();
+            // The next key press is the next click.
+            assert_eq!(focused().await, name);
+        }
+    }
+    browser.wait_for("location.pathname === '/status'", SOON).await.unwrap();
+    browser.finish().await.unwrap();
 }
 
 #[tokio::test]
