@@ -25,10 +25,9 @@ use resources::{Held, held, new_lines};
 
 /// What a visitor may wait at the 99th percentile, on a machine that is fast enough.
 const QUICK: Duration = Duration::from_millis(100);
-/// Otherwise, so many times what it is without the attack, and what it is meanwhile on an instance that nobody attacks,
-/// but which runs on the same processors.
+/// Otherwise, so many times what visitors wait meanwhile at an instance that nobody attacks, on the same processors. Lest the
+/// attack slows down those as well, the same goes for the median, with and without it.
 const SLOWER: u32 = 5;
-const SLOWER_THAN_BESIDE: u32 = 2;
 /// At each instance. On the primary they click and look, on a replica they only look.
 const VISITORS: usize = 4;
 /// A visitor's pace.
@@ -79,8 +78,11 @@ async fn hostile_requests_change_nothing_and_hold_up_nobody() {
     println!("visitors without them: {calm}; meanwhile: {attacked}; meanwhile elsewhere: {beside}");
     everywhere(&cluster, i64::try_from(calm.clicks + attacked.clicks).unwrap()).await;
     judge(&outcomes, requests);
-    let limit = QUICK.max(calm.percentile(99) * SLOWER).max(beside.percentile(99) * SLOWER_THAN_BESIDE);
-    assert!(attacked.percentile(99) <= limit, "visitors were held up: {attacked}; {limit:?} is the limit");
+    for (percent, otherwise) in [(99, &beside), (50, &calm)] {
+        let limit = QUICK.max(otherwise.percentile(percent) * SLOWER);
+        let seen = attacked.percentile(percent);
+        assert!(seen <= limit, "visitors were held up: {seen:?} at percentile {percent}, above {limit:?}");
+    }
 
     let rested = Instant::now();
     let after = eventually("memory and files are where they were", REST, async || {
