@@ -102,7 +102,8 @@ impl Image {
             );
         }
         let main = self.main();
-        if main.iter().any(|word| word.contains("litefs")) {
+        // This application's own command starts LiteFS, whatever the application is called.
+        if main.iter().any(|word| word.contains("litefs") || word == "launch") {
             return;
         }
         if main.iter().any(|word| is_script(word)) {
