@@ -142,17 +142,22 @@ fn axe() -> Result<PathBuf> {
 
 /// What checks the alerts.
 pub fn promtool() -> Result<PathBuf> {
-    let folder = tools().join("promtool");
-    let unpacked = folder.join("usr/bin/promtool");
+    from_debian("promtool", "bookworm", "prometheus", "the alerts' tests")
+}
+
+/// A program in Go, which runs on any newer release than the one that it is of.
+fn from_debian(program: &str, release: &str, package: &str, reason: &str) -> Result<PathBuf> {
+    let folder = tools().join(program);
+    let unpacked = folder.join("usr/bin").join(program);
     if unpacked.exists() {
         return Ok(unpacked);
     }
-    if let Some(found) = apt::find("promtool") {
+    if let Some(found) = apt::find(program) {
         return Ok(found);
     }
-    ensure!(apt::find("apt-get").is_some(), "there is no apt-get here; please install promtool by hand");
-    println!("installing promtool: needed for the alerts' tests");
-    apt::unpack("bookworm", &["prometheus"], &folder)?;
+    ensure!(apt::find("apt-get").is_some(), "there is no apt-get here; please install {program} by hand");
+    println!("installing {program}: needed for {reason}");
+    apt::unpack(release, &[package], &folder)?;
     Ok(unpacked)
 }
 
@@ -187,20 +192,9 @@ pub fn go_program(name: &str, package: &str, version: &str, reason: &str) -> Res
     Ok(built)
 }
 
+/// The last Debian release that has Consul is an old one.
 fn consul() -> Result<PathBuf> {
-    let folder = tools().join("consul");
-    let unpacked = folder.join("usr/bin/consul");
-    if unpacked.exists() {
-        return Ok(unpacked);
-    }
-    if let Some(found) = apt::find("consul") {
-        return Ok(found);
-    }
-    ensure!(apt::find("apt-get").is_some(), "there is no apt-get here; please install Consul by hand");
-    println!("installing Consul: needed for the cluster's lease");
-    // The last Debian release that has Consul. Go programs run on any newer one.
-    apt::unpack("bullseye", &["consul"], &folder)?;
-    Ok(unpacked)
+    from_debian("consul", "bullseye", "consul", "the cluster's lease")
 }
 
 fn go() -> Result<PathBuf> {
