@@ -67,14 +67,15 @@ pub(super) async fn stream(
         instance: app.instance.clone(),
         stop: app.stop.clone(),
         told: None,
-        behind: last.map(|position| (position, Instant::now() + CATCH_UP)),
+        last,
+        waits_until: Some(Instant::now() + CATCH_UP),
         _open: app.metrics.streams.open(),
     };
     let events = stream::unfold(listener, async |mut listener| {
         Some((Ok::<_, Infallible>(listener.next().await?), listener))
     });
     // A comment alone the page's script would not see.
-    let alive = Event::default().comment("").event("alive").data("");
+    let alive = Event::default().comment("").event("alive").data("alive");
     let earlier = Duration::from_millis(RandomState::new().hash_one(()) % SPREAD_MS);
     let alive = KeepAlive::new().interval(KEEP_ALIVE.saturating_sub(earlier)).event(alive);
     Ok(Sse::new(events).keep_alive(alive).into_response())
@@ -88,8 +89,10 @@ struct Listener {
     stop: CancellationToken,
     /// What it was told last.
     told: Option<(Snapshot, Observed)>,
-    /// What it has seen elsewhere and this node has not shown yet, and until when that is waited for.
-    behind: Option<(Position, Instant)>,
+    /// How far what it has seen is, here or on another node.
+    last: Option<Position>,
+    /// Until when this node may catch up with that. `None` once something was told.
+    waits_until: Option<Instant>,
     _open: OpenStream,
 }
 
@@ -98,7 +101,7 @@ struct Listener {
 enum Kind {
     /// It is not older.
     Count,
-    /// It may be: this node did not catch up in time, or its history is another one.
+    /// It may be: this node did not catch up in time, was taken back, or its history is another one.
     Reset,
 }
 
@@ -107,17 +110,17 @@ impl Listener {
     async fn next(&mut self) -> Option<Event> {
         loop {
             let (seen, role) = (*self.seen.borrow_and_update(), self.role.borrow_and_update().clone());
-            let waits_until = self.behind.map(|(_, until)| until);
             if let Some(now) = seen
-                && let Some(kind) = kind(now.position, self.behind)
+                && let Some(kind) = kind(now.position, self.last, self.waits_until)
             {
-                self.behind = None;
+                (self.last, self.waits_until) = (now.position, None);
                 let told = Some((now, role));
                 if self.told != told {
                     self.told = told;
                     return self.event(kind);
                 }
             }
+            let waits_until = self.waits_until;
             let overdue = async {
                 match waits_until {
                     Some(until) => time::sleep_until(until).await,
@@ -163,31 +166,97 @@ impl Listener {
     }
 }
 
-/// `None`: this node has not caught up yet with what the browser has seen.
-fn kind(at: Option<Position>, behind: Option<(Position, Instant)>) -> Option<Kind> {
-    let (Some(at), Some((last, until))) = (at, behind) else { return Some(Kind::Count) };
+/// `None`: this node has not caught up yet with what the browser has seen, and may still.
+fn kind(at: Option<Position>, last: Option<Position>, waits_until: Option<Instant>) -> Option<Kind> {
+    let (Some(at), Some(last)) = (at, last) else { return Some(Kind::Count) };
     if at.txid > last.txid || at == last {
         return Some(Kind::Count);
     }
     let is_another_history = at.txid == last.txid;
-    (is_another_history || Instant::now() >= until).then_some(Kind::Reset)
+    let may_catch_up = waits_until.is_some_and(|until| Instant::now() < until);
+    (is_another_history || !may_catch_up).then_some(Kind::Reset)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::Txid;
+    use crate::{
+        instance::{Settings, Txid},
+        web::metrics::Streams,
+    };
+
+    fn at(txid: u64, checksum: u64) -> Position {
+        Position { txid: Txid(txid), checksum }
+    }
+
+    fn snapshot(count: i64, position: Position) -> Snapshot {
+        Snapshot { count, position: Some(position), version: position.txid.0 }
+    }
+
+    fn listener(seen: watch::Receiver<Option<Snapshot>>) -> Listener {
+        let (id, region) = ("ams-1".parse().unwrap(), "ams".parse().unwrap());
+        let instance =
+            Instance::start(Settings { id, region, app: None, primary_region: None, litefs: None });
+        Listener {
+            seen,
+            role: instance.watch(),
+            instance,
+            stop: CancellationToken::new(),
+            told: None,
+            last: None,
+            waits_until: None,
+            _open: Streams::default().open(),
+        }
+    }
+
+    /// As it is sent.
+    async fn next(listener: &mut Listener) -> String {
+        let event = listener.next().await.unwrap();
+        let sent = Sse::new(stream::iter([Ok::<_, Infallible>(event)])).into_response();
+        let sent = axum::body::to_bytes(sent.into_body(), usize::MAX).await.unwrap();
+        String::from_utf8(sent.into()).unwrap()
+    }
 
     #[test]
     fn a_browser_waits_for_what_it_has_seen_and_learns_of_another_history() {
-        let at = |txid, checksum| Position { txid: Txid(txid), checksum };
-        let later = Instant::now() + Duration::from_mins(1);
-        assert_eq!(kind(Some(at(5, 50)), None), Some(Kind::Count));
-        assert_eq!(kind(None, Some((at(5, 50), later))), Some(Kind::Count));
-        assert_eq!(kind(Some(at(4, 40)), Some((at(5, 50), later))), None);
-        assert_eq!(kind(Some(at(5, 50)), Some((at(5, 50), later))), Some(Kind::Count));
-        assert_eq!(kind(Some(at(6, 60)), Some((at(5, 50), later))), Some(Kind::Count));
-        assert_eq!(kind(Some(at(5, 51)), Some((at(5, 50), later))), Some(Kind::Reset));
-        assert_eq!(kind(Some(at(4, 40)), Some((at(5, 50), Instant::now()))), Some(Kind::Reset));
+        let later = Some(Instant::now() + Duration::from_mins(1));
+        let kind = |now, until| kind(now, Some(at(5, 50)), until);
+        assert_eq!(super::kind(Some(at(5, 50)), None, later), Some(Kind::Count));
+        assert_eq!(kind(None, later), Some(Kind::Count));
+        assert_eq!(kind(Some(at(4, 40)), later), None);
+        assert_eq!(kind(Some(at(5, 50)), later), Some(Kind::Count));
+        assert_eq!(kind(Some(at(6, 60)), later), Some(Kind::Count));
+        assert_eq!(kind(Some(at(5, 51)), later), Some(Kind::Reset));
+        assert_eq!(kind(Some(at(4, 40)), Some(Instant::now())), Some(Kind::Reset));
+    }
+
+    #[tokio::test]
+    async fn a_browser_that_looks_on_learns_that_its_node_was_taken_back() {
+        let (node, seen) = watch::channel(Some(snapshot(5, at(5, 50))));
+        let mut listener = listener(seen);
+        for (now, kind) in [
+            (snapshot(5, at(5, 50)), "count"),
+            (snapshot(6, at(6, 60)), "count"),
+            (snapshot(4, at(4, 40)), "reset"),
+            (snapshot(5, at(5, 51)), "count"),
+            (snapshot(7, at(5, 52)), "reset"),
+        ] {
+            node.send_replace(Some(now));
+            let told = next(&mut listener).await;
+            assert!(told.contains(&format!("event: {kind}\n")), "{now:?}: {told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_not_taken_is_one_event_with_the_newest_count() {
+        let (node, seen) = watch::channel(None);
+        let mut listener = listener(seen);
+        for change in 1..=1000_u32 {
+            node.send_replace(Some(snapshot(change.into(), at(change.into(), 1))));
+        }
+        let told = next(&mut listener).await;
+        assert!(told.contains(r#""count":"1000""#), "{told}");
+        let more = time::timeout(Duration::from_millis(100), listener.next()).await;
+        assert!(more.is_err(), "{more:?}");
     }
 }

@@ -25,7 +25,7 @@ impl Stream {
         Self { response, received: String::new() }
     }
 
-    /// The next event's kind and data; `None` at the end of the stream.
+    /// The next event that a browser hands on, which is one with data: its kind and that. `None` at the end of the stream.
     async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             if let Some((event, rest)) = self.received.split_once("\n\n") {
@@ -34,7 +34,7 @@ impl Stream {
                 let found = (field("event: "), field("data: "));
                 self.received = rest.to_string();
                 if let (Some(kind), Some(data)) = found {
-                    return Some((kind, serde_json::from_str(&data).unwrap()));
+                    return Some((kind, serde_json::from_str(&data).unwrap_or_else(|_| data.into())));
                 }
                 continue;
             }
@@ -72,6 +72,15 @@ async fn an_event_says_where_it_comes_from() {
         (&data["instance"], &data["region"], &data["role"]),
         (&"ams-1".into(), &"ams".into(), &"standalone".into())
     );
+}
+
+#[tokio::test]
+async fn a_stream_on_which_nothing_happens_shows_a_browser_that_it_is_alive() {
+    let app = App::start().await;
+    let mut stream = Stream::open(&app).await;
+    stream.count().await;
+    let alive = timeout(Duration::from_secs(16), stream.next()).await.expect("silence");
+    assert_eq!(alive.unwrap().0, "alive");
 }
 
 #[tokio::test]
