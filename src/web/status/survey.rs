@@ -107,6 +107,7 @@ impl Survey {
         for sighting in self.sightings.values_mut() {
             if !matches!(sighting.state, State::Left(_)) {
                 sighting.state = State::Asked;
+                sighting.report = None;
             }
         }
     }
@@ -197,5 +198,26 @@ impl Sighting {
             self.state = State::Left(Instant::now());
             self.report = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_primary_when_somebody_last_looked_is_not_told_to_who_looks_next() {
+        let (id, region): (InstanceId, _) = ("sjc-1".parse().unwrap(), "sjc".parse().unwrap());
+        let this = Listed { id: id.clone(), region };
+        let mut survey = Survey::new(this.clone());
+        survey.list(Some(std::slice::from_ref(&this)));
+        let report = Some(Report { role: Role::Primary, position: None, lag: None });
+        let (vitals, took) = (Some(Vitals::default()), Duration::from_millis(1));
+        survey.answered(&id, Answer { report, vitals, took });
+        assert_eq!(survey.primary().map(|(id, _)| id), Some(&id));
+
+        survey.rest();
+        survey.list(Some(&[this]));
+        assert!(survey.primary().is_none() && !survey.is_settled(), "{survey:?}");
     }
 }
