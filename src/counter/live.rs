@@ -76,7 +76,8 @@ async fn follow(
         }
         tokio::select! {
             changed = position.changed() => if changed.is_err() { return },
-            changed = committed.changed() => if changed.is_err() { return },
+            // LiteFS tells of a commit a moment later, with the position that it leads to.
+            changed = committed.changed(), if !instance.is_replicated() => if changed.is_err() { return },
             () = seen.closed() => {}
             () = time::sleep(RETRY), if read.is_err() => {}
         }

@@ -13,7 +13,7 @@ use std::{
 
 use axum::{
     extract::State,
-    http::{HeaderMap, Uri},
+    http::{HeaderMap, Uri, header},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -42,6 +42,9 @@ use crate::{
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Up to so much earlier: after a change, which all streams tell at once, they would otherwise all do that at once.
 const SPREAD_MS: u64 = 5000;
+/// From one event of a stream to the next, at least: what changes meanwhile is one event, and no eye would follow more. What
+/// changes more rarely is told at once.
+const PAUSE: Duration = Duration::from_millis(40);
 /// How long a browser that comes back waits for what it has seen already.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
@@ -69,6 +72,7 @@ pub(super) async fn stream(
         told: None,
         last,
         waits_until: Some(Instant::now() + CATCH_UP),
+        rests_until: Instant::now(),
         _open: app.metrics.streams.open(),
     };
     let events = stream::unfold(listener, async |mut listener| {
@@ -78,7 +82,9 @@ pub(super) async fn stream(
     let alive = Event::default().comment("").event("alive").data("alive");
     let earlier = Duration::from_millis(RandomState::new().hash_one(()) % SPREAD_MS);
     let alive = KeepAlive::new().interval(KEEP_ALIVE.saturating_sub(earlier)).event(alive);
-    Ok(Sse::new(events).keep_alive(alive).into_response())
+    // axum's own word for it is `no-cache`.
+    let never_kept = [(header::CACHE_CONTROL, "no-store")];
+    Ok((never_kept, Sse::new(events).keep_alive(alive)).into_response())
 }
 
 /// One browser that looks.
@@ -93,6 +99,8 @@ struct Listener {
     last: Option<Position>,
     /// Until when this node may catch up with that. `None` once something was told.
     waits_until: Option<Instant>,
+    /// When it may be told more.
+    rests_until: Instant,
     _open: OpenStream,
 }
 
@@ -113,9 +121,16 @@ impl Listener {
             if let Some(now) = seen
                 && let Some(kind) = kind(now.position, self.last, self.waits_until)
             {
-                (self.last, self.waits_until) = (now.position, None);
                 let told = Some((now, role));
                 if self.told != told {
+                    if Instant::now() < self.rests_until {
+                        tokio::select! {
+                            () = time::sleep_until(self.rests_until) => continue,
+                            () = self.stop.cancelled() => return None,
+                        }
+                    }
+                    (self.last, self.waits_until) = (now.position, None);
+                    self.rests_until = Instant::now() + PAUSE;
                     self.told = told;
                     return self.event(kind);
                 }
@@ -205,6 +220,7 @@ mod tests {
             told: None,
             last: None,
             waits_until: None,
+            rests_until: Instant::now(),
             _open: Streams::default().open(),
         }
     }

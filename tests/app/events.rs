@@ -1,12 +1,12 @@
 //! The count as it changes, for a page that looks on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Response, StatusCode, header};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::helpers::App;
+use crate::{helpers::App, litefs::Says, roles};
 
 /// No event takes this long.
 const SOON: Duration = Duration::from_secs(20);
@@ -75,6 +75,45 @@ async fn an_event_says_where_it_comes_from() {
 }
 
 #[tokio::test]
+async fn many_changes_are_few_events_and_the_last_has_the_newest_count() {
+    const CLICKS: i64 = 300;
+    /// From one event to the next.
+    const PAUSE: Duration = Duration::from_millis(40);
+    let app = App::start().await;
+    let begun = Instant::now();
+    let mut stream = Stream::open(&app).await;
+    let listen = async {
+        let mut events = 1;
+        while stream.count().await < CLICKS {
+            events += 1;
+        }
+        events
+    };
+    let click = async {
+        for _ in 0..CLICKS {
+            app.click("increment").await;
+        }
+    };
+    let (events, ()) = tokio::join!(listen, click);
+    let (took, most) = (begun.elapsed(), begun.elapsed().as_millis() / PAUSE.as_millis() + 2);
+    assert!(events <= most, "{events} events in {took:?}");
+}
+
+#[tokio::test]
+async fn on_litefs_a_change_is_told_when_litefs_tells_it() {
+    let (app, litefs) = roles::start(Says::Primary).await;
+    app.count().await;
+    let mut stream = Stream::open(&app).await;
+    assert_eq!(stream.count().await, 0);
+
+    // The test's LiteFS tells of no transaction.
+    assert_eq!(app.click("increment").await.status(), StatusCode::SEE_OTHER);
+    litefs.say(Says::NoPrimary);
+    let (_, data) = stream.next().await.unwrap();
+    assert_eq!((&data["role"], &data["count"]), (&"no primary".into(), &"0".into()));
+}
+
+#[tokio::test]
 async fn a_stream_on_which_nothing_happens_shows_a_browser_that_it_is_alive() {
     let app = App::start().await;
     let mut stream = Stream::open(&app).await;
@@ -88,7 +127,7 @@ async fn an_application_that_stops_ends_its_streams_at_once() {
     let app = App::start().await;
     let mut stream = Stream::open(&app).await;
     stream.count().await;
-    let told = std::time::Instant::now();
+    let told = Instant::now();
     let ended = async { while stream.next().await.is_some() {} };
     let (_, ()) = tokio::join!(app.stop(), ended);
     assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());

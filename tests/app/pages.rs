@@ -97,6 +97,7 @@ async fn every_answer_carries_the_headers_that_protect_it() {
         (200, get("/").await.unwrap()),
         (200, get("/status").await.unwrap()),
         (200, get("/healthcheck").await.unwrap()),
+        (200, get("/events").await.unwrap()),
         (404, get("/nothing").await.unwrap()),
         (405, app.client.request(Method::DELETE, &app.url).send().await.unwrap()),
         (303, app.click("increment").await),
@@ -113,6 +114,8 @@ async fn every_answer_carries_the_headers_that_protect_it() {
         assert_eq!(value(header::X_CONTENT_TYPE_OPTIONS), "nosniff", "{status}");
         assert_eq!(value(header::REFERRER_POLICY), "same-origin", "{status}");
         assert_eq!(value(header::CACHE_CONTROL), "no-store", "{status}");
+        // No page of another site reads any of it.
+        assert_eq!(value(header::ACCESS_CONTROL_ALLOW_ORIGIN), "", "{status}");
     }
 }
 
