@@ -141,7 +141,7 @@ fn public(app: Arc<App>) -> Router {
         .route("/status/live", get(status::live))
         .route("/healthcheck", get(health::check))
         .merge(assets::router())
-        .fallback(async || Error::NotFound)
+        .fallback(assets::of_another_version)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         // Forms of other sites; what sends neither Origin nor Sec-Fetch-Site, curl say, is not a browser that could be misused.
         .layer(CsrfLayer::new().with_rejection_response(|_| Error::CrossOrigin.into_response()))

@@ -61,6 +61,26 @@ async fn pages_name_all_their_files_by_content() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_version_finds_its_files() {
+    let app = App::start().await;
+    let get = |path| app.client.get(format!("{}{path}", app.url)).send();
+    for (asked, here) in
+        [("/style.0123456789abcdef.css", "/style.css"), ("/counter.0123456789abcdef.js", "/counter.js")]
+    {
+        let elsewhere = get(asked).await.unwrap();
+        assert_eq!(elsewhere.status(), StatusCode::TEMPORARY_REDIRECT, "{asked}");
+        assert_eq!(elsewhere.headers()[header::CACHE_CONTROL], "no-store", "{asked}");
+        assert_eq!(elsewhere.headers()[header::LOCATION], here);
+        let file = get(here).await.unwrap();
+        assert_eq!(file.status(), StatusCode::OK, "{here}");
+        assert_eq!(file.headers()[header::CACHE_CONTROL], "no-cache", "{here}");
+    }
+    for unknown in ["/nothing.0123456789abcdef.css", "/style.0123456789abcdef.js", "/style", "/.css"] {
+        assert_eq!(get(unknown).await.unwrap().status(), StatusCode::NOT_FOUND, "{unknown}");
+    }
+}
+
+#[tokio::test]
 async fn the_page_tells_which_instance_served_it_and_who_is_primary() {
     let app = App::start_with(&["--fly-machine-id", "e784079b295268", "--fly-region", "sjc"]).await;
     let page = app.page().await.text().await.unwrap();
