@@ -121,7 +121,7 @@ function newKey() {
 const SILENCE = 35_000; // The server says something each 15 s.
 let source;
 let silence;
-let last = ""; // the id of the last event
+let last = output.dataset.position ?? ""; // the id of the last event, and at first where the page itself stands
 let isNew; // nothing has come from it yet
 let reopening;
 let attempts = 0;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     counter::{Key, ReadError},
-    instance::{Instance, Observed, Role},
+    instance::{Instance, Observed, Position, Role},
 };
 
 #[derive(Template)]
@@ -27,6 +27,8 @@ struct Page<'a> {
     /// Length of that text, which decides its size.
     digits: usize,
     is_negative: bool,
+    /// How far the database is, in LiteFS's last word: the page's stream may be another instance's, and waits for that.
+    position: Option<Position>,
     /// One for each form: a rendered form that is sent twice is one click.
     decrement_key: Key,
     increment_key: Key,
@@ -50,6 +52,8 @@ pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Resul
         count => count?,
     };
     let (instance, role) = (&app.instance, app.instance.role());
+    // After the read: one that is ahead of the count does no harm, and one that is behind would let it go back.
+    let position = *instance.watch_position().borrow();
     let is_negative = count < 0;
     let count = count.to_string().replace('-', "−");
     let digits = count.chars().count();
@@ -57,6 +61,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Resul
         count,
         digits,
         is_negative,
+        position,
         decrement_key: Key::fresh(),
         increment_key: Key::fresh(),
         instance,

@@ -9,7 +9,7 @@ use devcluster::{instance::Instance, network::Fault};
 use reqwest::{Client, Response};
 use serde_json::Value;
 
-use crate::support::{SOON, Visitor, everywhere, start};
+use crate::support::{SOON, Visitor, everywhere, page_of, start};
 
 /// How long an instance waits until it has what the page has seen.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -21,13 +21,31 @@ struct Event {
     count: String,
 }
 
-/// The first event of a stream for a page that has seen `last`.
-async fn first(of: &Arc<Instance>, last: Option<&str>) -> Event {
-    let mut request = Client::new().get(format!("{}/events", of.url(8080))).timeout(SOON);
-    if let Some(last) = last {
-        request = request.header("Last-Event-ID", last);
-    }
-    event(request.send().await.unwrap().error_for_status().unwrap()).await
+/// How a page tells what it has seen.
+#[derive(Clone, Copy)]
+enum Seen<'a> {
+    /// It comes for the first time.
+    Nothing,
+    /// As browsers do by themselves.
+    InHeader(&'a str),
+    /// As the page's script does.
+    InAddress(&'a str),
+}
+
+/// The first event of a stream.
+async fn first(of: &Arc<Instance>, seen: Seen<'_>) -> Event {
+    let (url, client) = (format!("{}/events", of.url(8080)), Client::new());
+    let request = match seen {
+        Seen::Nothing => client.get(url),
+        Seen::InHeader(last) => client.get(url).header("Last-Event-ID", last),
+        Seen::InAddress(last) => client.get(format!("{url}?last={last}")),
+    };
+    event(request.timeout(SOON).send().await.unwrap().error_for_status().unwrap()).await
+}
+
+/// For pages that have seen `last`, told in each way.
+async fn both(of: &Arc<Instance>, last: &str) -> [Event; 2] {
+    tokio::join!(first(of, Seen::InHeader(last)), first(of, Seen::InAddress(last))).into()
 }
 
 async fn event(mut stream: Response) -> Event {
@@ -55,23 +73,30 @@ async fn a_page_that_comes_back_waits_for_what_it_has_seen_and_is_told_of_anothe
 
     cluster.network().cut_between(primary.address(), replica.address(), Fault::Silent);
     assert!(visitor.click("increment").await);
-    let seen = first(primary, None).await;
+    let seen = first(primary, Seen::Nothing).await;
     assert_eq!(seen.count, "2");
-    // It shows what it has to a page that comes for the first time, and nothing older than what another one has seen.
-    assert_eq!(first(replica, None).await.count, "1");
+    // It shows what it has to a page that comes for the first time, and nothing older than what another one has seen: one
+    // that the primary has just served, too.
+    let page = page_of(primary).await.unwrap();
+    assert!(page.contains(&format!(r#" data-position="{}""#, seen.id)), "{}: {page}", seen.id);
+    assert_eq!(first(replica, Seen::Nothing).await.count, "1");
     let heal = async { cluster.network().heal_between(primary.address(), replica.address()) };
-    let (waited, ()) = tokio::join!(first(replica, Some(&seen.id)), heal);
-    assert_eq!((&*waited.kind, &*waited.count, &waited.id), ("count", "2", &seen.id));
+    let (waited, ()) = tokio::join!(both(replica, &seen.id), heal);
+    for waited in waited {
+        assert_eq!((&*waited.kind, &*waited.count, &waited.id), ("count", "2", &seen.id));
+    }
 
     // One that no instance will ever have.
     let asked = Instant::now();
-    let lost = first(replica, Some("00000000000000ff/0000000000000000")).await;
-    assert_eq!((&*lost.kind, &*lost.count), ("reset", "2"));
+    for lost in both(replica, "00000000000000ff/0000000000000000").await {
+        assert_eq!((&*lost.kind, &*lost.count), ("reset", "2"));
+    }
     assert!(asked.elapsed() >= CATCH_UP, "{:?}", asked.elapsed());
     // Of the same number, with another checksum.
     let asked = Instant::now();
     let (txid, _) = seen.id.split_once('/').unwrap();
-    let other = first(replica, Some(&format!("{txid}/0000000000000000"))).await;
-    assert_eq!((&*other.kind, &*other.count), ("reset", "2"));
+    for other in both(replica, &format!("{txid}/0000000000000000")).await {
+        assert_eq!((&*other.kind, &*other.count), ("reset", "2"));
+    }
     assert!(asked.elapsed() < CATCH_UP, "{:?}", asked.elapsed());
 }
