@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{self, Instant},
 };
 
@@ -15,8 +15,8 @@ use crate::{
     web::vitals::Vitals,
 };
 
-/// From one round of questions to the next.
-const PERIOD: Duration = Duration::from_millis(500);
+/// From one round of questions to the next. With [`ANSWER`] it is less than a second: so old is at most what is shown.
+const PERIOD: Duration = Duration::from_millis(200);
 /// How long an instance may take to answer. The first answer from the other side of the earth takes two round trips.
 const ANSWER: Duration = Duration::from_millis(700);
 /// How long somebody counts as looking who has loaded the page: its script comes back each second.
@@ -44,8 +44,9 @@ impl Poller {
         // On the private network: no proxy, no certificates.
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(ANSWER).build();
         let http = http.expect("neither a proxy nor certificates, which could fail, are in it");
+        let (observers, asking, asked) = (HashMap::new(), JoinSet::new(), HashMap::new());
         let rounds =
-            Rounds { instance, this, counter, started, port, http, observers: HashMap::new(), survey };
+            Rounds { instance, this, counter, started, port, http, observers, asking, asked, survey };
         tokio::spawn(rounds.run(is_looked_at));
         Self { looked, seen }
     }
@@ -70,6 +71,9 @@ struct Rounds {
     http: reqwest::Client,
     /// They hold connections.
     observers: HashMap<InstanceId, Observer>,
+    asking: JoinSet<(InstanceId, Answer)>,
+    /// Each one's last question: who has not answered that is asked nothing more.
+    asked: HashMap<InstanceId, AbortHandle>,
     survey: watch::Sender<Arc<Survey>>,
 }
 
@@ -79,6 +83,9 @@ impl Rounds {
             let last = *looked.borrow_and_update();
             if last.is_none_or(|last| last.elapsed() > ATTENTION) {
                 self.observers.clear();
+                // What would still be answered is old when it is looked at.
+                self.asking = JoinSet::new();
+                self.asked.clear();
                 self.note(Survey::rest);
                 if looked.changed().await.is_err() {
                     return;
@@ -86,15 +93,23 @@ impl Rounds {
                 continue;
             }
             let next = Instant::now() + PERIOD;
-            self.round().await;
-            time::sleep_until(next).await;
+            self.ask_all().await;
+            // Each is shown as soon as it is there, and none waits for another one.
+            loop {
+                tokio::select! {
+                    Some(answered) = self.asking.join_next() => if let Ok((id, answer)) = answered {
+                        self.note(|survey| survey.answered(&id, answer));
+                    },
+                    () = time::sleep_until(next) => break,
+                }
+            }
             if looked.has_changed().is_err() {
                 return;
             }
         }
     }
 
-    async fn round(&mut self) {
+    async fn ask_all(&mut self) {
         let listed = self.list().await;
         self.note(|survey| survey.list(listed.as_deref()));
         let listed = listed.unwrap_or_else(|| {
@@ -102,17 +117,14 @@ impl Rounds {
             known.into_iter().map(|(id, sighting)| Listed { id, region: sighting.region }).collect()
         });
         self.observers.retain(|id, _| listed.iter().any(|listed| listed.id == *id));
-        let mut asking = JoinSet::new();
         for Listed { id, .. } in listed {
-            let Some(observer) = self.observer(&id) else { continue };
-            let vitals = self.vitals(&id);
-            asking.spawn(async move { (id, ask(&observer, vitals).await) });
-        }
-        // Each is shown as soon as it is there.
-        while let Some(answered) = asking.join_next().await {
-            if let Ok((id, answer)) = answered {
-                self.note(|survey| survey.answered(&id, answer));
+            if self.asked.get(&id).is_some_and(|question| !question.is_finished()) {
+                continue;
             }
+            let Some(observer) = self.observer(&id) else { continue };
+            let (of, vitals) = (id.clone(), self.vitals(&id));
+            let question = self.asking.spawn(async move { (of, ask(&observer, vitals).await) });
+            self.asked.insert(id, question);
         }
     }
 

@@ -96,7 +96,10 @@ impl Survey {
     }
 
     pub(super) fn answered(&mut self, by: &InstanceId, answer: Answer) {
-        if let Some(sighting) = self.sightings.get_mut(by) {
+        // Who has left meanwhile stays away.
+        if let Some(sighting) = self.sightings.get_mut(by)
+            && !matches!(sighting.state, State::Left(_))
+        {
             sighting.answered(answer);
         }
     }
@@ -205,19 +208,40 @@ impl Sighting {
 mod tests {
     use super::*;
 
+    fn survey_of(this: &Listed) -> Survey {
+        let mut survey = Survey::new(this.clone());
+        survey.list(Some(std::slice::from_ref(this)));
+        survey.answered(&this.id, answer());
+        survey
+    }
+
+    fn sjc_1() -> Listed {
+        Listed { id: "sjc-1".parse().unwrap(), region: "sjc".parse().unwrap() }
+    }
+
+    /// A primary's.
+    fn answer() -> Answer {
+        let report = Some(Report { role: Role::Primary, position: None, lag: None });
+        Answer { report, vitals: Some(Vitals::default()), took: Duration::from_millis(1) }
+    }
+
     #[test]
     fn who_was_primary_when_somebody_last_looked_is_not_told_to_who_looks_next() {
-        let (id, region): (InstanceId, _) = ("sjc-1".parse().unwrap(), "sjc".parse().unwrap());
-        let this = Listed { id: id.clone(), region };
-        let mut survey = Survey::new(this.clone());
-        survey.list(Some(std::slice::from_ref(&this)));
-        let report = Some(Report { role: Role::Primary, position: None, lag: None });
-        let (vitals, took) = (Some(Vitals::default()), Duration::from_millis(1));
-        survey.answered(&id, Answer { report, vitals, took });
-        assert_eq!(survey.primary().map(|(id, _)| id), Some(&id));
-
+        let this = sjc_1();
+        let mut survey = survey_of(&this);
+        assert_eq!(survey.primary().map(|(id, _)| id), Some(&this.id));
         survey.rest();
         survey.list(Some(&[this]));
         assert!(survey.primary().is_none() && !survey.is_settled(), "{survey:?}");
+    }
+
+    #[test]
+    fn a_late_answer_of_one_that_has_left_changes_nothing() {
+        let this = sjc_1();
+        let mut survey = survey_of(&this);
+        survey.list(Some(&[]));
+        survey.answered(&this.id, answer());
+        assert!(matches!(survey.sightings[&this.id].state, State::Left(_)), "{survey:?}");
+        assert!(survey.primary().is_none(), "{survey:?}");
     }
 }
