@@ -131,7 +131,7 @@ async fn clicks(album: &mut Album) -> Result<()> {
 }
 
 async fn every_page(album: &mut Album) -> Result<()> {
-    let site = Site::start_with(pages::FLAGS).await?;
+    let site = Site::start_full().await?;
     let browser = Browser::start().await?.handing_errors_on();
     for (name, page) in pages::ALL {
         // In more states above.

@@ -15,7 +15,7 @@ const FIRST_VISIT: f64 = 30_000.0;
 
 #[tokio::test]
 async fn no_page_breaks_a_rule_of_accessibility_in_either_scheme() {
-    let site = Site::start_with(pages::FLAGS).await.unwrap();
+    let site = Site::start_full().await.unwrap();
     let browser = Browser::start().await.unwrap();
     for (name, page) in pages::ALL {
         for scheme in Scheme::ALL {
