@@ -72,12 +72,9 @@ impl Browser {
     /// From now on keeps each text that this element is given.
     pub async fn record(&self, selector: &str) -> Result<()> {
         let script = format!(
-            "const keep = (changes) => {{
-                for (const change of changes) for (const node of change.addedNodes) window.recorded.push(node.textContent);
-            }};
-            const element = document.querySelector({selector:?});
+            "const element = document.querySelector({selector:?});
             window.recorded = [element.textContent];
-            new MutationObserver(keep).observe(element, {{ childList: true }});"
+            new MutationObserver(() => window.recorded.push(element.textContent)).observe(element, {{ childList: true }});"
         );
         self.run(&script).await.map(drop)
     }

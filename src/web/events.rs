@@ -74,7 +74,7 @@ pub(super) async fn stream(
         Some((Ok::<_, Infallible>(listener.next().await?), listener))
     });
     // A comment alone the page's script would not see.
-    let alive = Event::default().comment("").event("alive").data("");
+    let alive = Event::default().comment("").event("alive").data("alive");
     let earlier = Duration::from_millis(RandomState::new().hash_one(()) % SPREAD_MS);
     let alive = KeepAlive::new().interval(KEEP_ALIVE.saturating_sub(earlier)).event(alive);
     Ok(Sse::new(events).keep_alive(alive).into_response())

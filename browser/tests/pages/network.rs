@@ -8,6 +8,7 @@ use browser::{
     counter::INCREMENT,
     wait::{SOON, eventually},
 };
+use serde_json::Value;
 
 /// What Chromium says of a request that the fault broke.
 const FAULTS: &[&str] = &["net::ERR_"];
@@ -112,22 +113,37 @@ async fn a_click_whose_answer_never_comes_is_sent_again_and_counted_once() {
     browser.finish_after(FAULTS).await.unwrap();
 }
 
+/// One is cut off without a word, the other has nothing to tell for as long: only the first may think that it is.
 #[tokio::test]
-async fn a_page_whose_stream_falls_silent_says_so_and_opens_another_one() {
+async fn a_silent_stream_is_opened_again_and_a_quiet_one_is_not() {
     let site = Site::start().await.unwrap();
     let relay = Relay::start(&site.url).await.unwrap();
-    let browser = Browser::start().await.unwrap();
-    browser.open(&relay.url).await.unwrap();
-    browser.is_live().await.unwrap();
+    let quiet = Browser::start().await.unwrap();
+    quiet.open(&site.url).await.unwrap();
+    quiet.is_live().await.unwrap();
+    quiet.record("#stream").await.unwrap();
+    let silent = Browser::start().await.unwrap();
+    silent.open(&relay.url).await.unwrap();
+    silent.is_live().await.unwrap();
 
     relay.hold_answers();
-    site.click("increment").await.unwrap();
     let lost = r##"document.querySelector("#stream").textContent.includes("Connection lost")"##;
-    browser.wait_for(lost, SILENCE).await.unwrap();
-    assert_eq!(browser.count().await.unwrap(), 0);
+    silent.wait_for(lost, SILENCE).await.unwrap();
+    // Its patience began before.
+    assert_eq!(quiet.recorded().await.unwrap(), ["Live"]);
+    let traffic = quiet.traffic().await.unwrap();
+    let opens = |event: &&Value| {
+        let url = event["params"]["request"]["url"].as_str();
+        event["method"] == "Network.requestWillBeSent" && url.is_some_and(|url| url.contains("/events"))
+    };
+    assert_eq!(traffic.iter().filter(opens).count(), 1);
 
+    site.click("increment").await.unwrap();
+    quiet.settles_at(1).await.unwrap();
+    assert_eq!(silent.count().await.unwrap(), 0);
     relay.mend();
-    browser.is_live().await.unwrap();
-    browser.settles_at(1).await.unwrap();
-    browser.finish_after(FAULTS).await.unwrap();
+    silent.is_live().await.unwrap();
+    silent.settles_at(1).await.unwrap();
+    quiet.finish().await.unwrap();
+    silent.finish_after(FAULTS).await.unwrap();
 }
