@@ -24,6 +24,25 @@ async fn each_button_counts() {
 }
 
 #[tokio::test]
+async fn the_page_tells_what_has_become_of_a_click_and_only_once() {
+    let site = Site::start().await.unwrap();
+    let browser = Browser::start_without_script().await.unwrap();
+    browser.open(&site.url).await.unwrap();
+    assert_eq!(browser.text("#story").await.unwrap(), "");
+    browser.click(INCREMENT).await.unwrap();
+    browser.settles_at(1).await.unwrap();
+    let story = browser.text("#story").await.unwrap();
+    let told = story.strip_prefix("Your click: written at ").and_then(|rest| rest.strip_suffix(" ms."));
+    let (written, milliseconds) = told.and_then(|rest| rest.split_once(", committed, after ")).expect(&story);
+    assert!(written.ends_with(" in local") && milliseconds.parse::<u32>().is_ok(), "{story}");
+
+    browser.open(&site.url).await.unwrap();
+    browser.settles_at(1).await.unwrap();
+    assert_eq!(browser.text("#story").await.unwrap(), "");
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test]
 async fn going_back_and_clicking_again_is_a_new_click() {
     let site = Site::start().await.unwrap();
     let browser = Browser::start_without_script().await.unwrap();
