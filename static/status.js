@@ -39,7 +39,8 @@ function update(old, fresh) {
 
 function say(kind, text) {
   stream.className = kind;
-  stream.textContent = text;
+  // What is the same again would be read out again.
+  if (stream.textContent !== text) stream.textContent = text;
   document.body.classList.toggle("is-live", kind === "live");
 }
 
