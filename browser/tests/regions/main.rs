@@ -25,7 +25,11 @@ async fn two_browsers_in_two_regions_see_each_others_clicks_and_no_number_that_c
     let (sydney, amsterdam) = (visitor(&cluster, "syd").await, visitor(&cluster, "ams").await);
     for (count, one, other) in [(1, &sydney, &amsterdam), (2, &amsterdam, &sydney)] {
         one.click_confirmed().await.unwrap();
-        one.tells("#story", "Your click: written at sjc-1 in sjc, confirmed by sjc-2").await.unwrap();
+        let story = one.text("#story").await.unwrap();
+        let milliseconds =
+            story.strip_prefix("Your click: written at sjc-1 in sjc, confirmed by sjc-2, after ");
+        let milliseconds = milliseconds.and_then(|rest| rest.strip_suffix(" ms.")?.parse::<u32>().ok());
+        assert!(milliseconds.is_some(), "{story}");
         other.settles_at(count).await.unwrap();
     }
 
@@ -42,8 +46,14 @@ async fn two_browsers_in_two_regions_see_each_others_clicks_and_no_number_that_c
         let numbers: Vec<i64> = shown.iter().map(|text| text.parse().unwrap()).collect();
         assert!(numbers.is_sorted(), "{numbers:?}");
     }
+
+    // The only one that could confirm.
+    cluster.instance("sjc-2").unwrap().kill().await;
+    sydney.click(INCREMENT).await.unwrap();
+    sydney.settles_at(43).await.unwrap();
+    sydney.tells("#story", "Your click: written at sjc-1 in sjc, acknowledged alone, after ").await.unwrap();
     for browser in [sydney, amsterdam] {
-        browser.finish().await.unwrap();
+        browser.finish_after(FAULTS).await.unwrap();
     }
 }
 
@@ -77,6 +87,8 @@ async fn a_click_while_there_is_no_primary_is_kept_and_counted_once() {
     sydney.click(INCREMENT).await.unwrap();
     sydney.settles_at(1).await.unwrap();
 
+    sydney.record("#role").await.unwrap();
+
     cluster.instance("sjc-1").unwrap().kill().await;
 
     sydney.tells("#role", "No primary at this moment: reading works").await.unwrap();
@@ -95,6 +107,10 @@ async fn a_click_while_there_is_no_primary_is_kept_and_counted_once() {
     sydney.settles_at(3).await.unwrap();
     sydney.tells("#story", "Your click: written at sjc-2").await.unwrap();
     sydney.tells("#role", "The primary is sjc-2").await.unwrap();
+    // Calmly, although LiteFS names the dead one again and again.
+    let no_primary = "No primary at this moment: reading works, writing resumes soon";
+    let told = ["The primary is sjc-1", no_primary, "The primary is sjc-2"];
+    assert_eq!(sydney.recorded().await.unwrap(), told);
     // All this was told, and nothing has moved for it.
     assert_eq!(sydney.shifts().await.unwrap(), [""; 0]);
     sydney.finish_after(FAULTS).await.unwrap();
