@@ -171,6 +171,13 @@ impl Browser {
         Ok(())
     }
 
+    /// Has the visitor prefer that nothing moves.
+    pub async fn prefer_no_motion(&self) -> Result<()> {
+        let feature = json!({"name": "prefers-reduced-motion", "value": "reduce"});
+        self.cdp("Emulation.setEmulatedMedia", json!({"features": [feature]})).await?;
+        Ok(())
+    }
+
     /// Takes the network away, as a tunnel does.
     pub async fn go_offline(&self) -> Result<()> {
         self.network(true, Duration::ZERO).await

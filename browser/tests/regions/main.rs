@@ -1,7 +1,8 @@
 //! The page on four LiteFS nodes in three regions, in Chromium. Needs root.
 
 use browser::{
-    Browser,
+    Browser, axe,
+    browser::Scheme,
     counter::{DECREMENT, INCREMENT},
     wait::{ELECTION, eventually},
 };
@@ -114,4 +115,29 @@ async fn a_click_while_there_is_no_primary_is_kept_and_counted_once() {
     // All this was told, and nothing has moved for it.
     assert_eq!(sydney.shifts().await.unwrap(), [""; 0]);
     sydney.finish_after(FAULTS).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_of_all_regions_is_accessible_and_moves_only_for_those_who_allow_it() {
+    let cluster = Cluster::start(Options::default()).await.unwrap();
+    let browser = Browser::start().await.unwrap();
+    browser.open(&format!("{}/status", cluster.entry("syd").unwrap())).await.unwrap();
+    browser.is_live().await.unwrap();
+    browser.tells(".headline", "All 4 instances answer").await.unwrap();
+    let moving = async || browser.run("return document.getAnimations().length;").await.unwrap();
+    assert_ne!(moving().await, 0);
+
+    for width in [1000, 360] {
+        browser.resize(width, 740, 1).await.unwrap();
+        for scheme in Scheme::ALL {
+            browser.prefer(scheme).await.unwrap();
+            let violations = axe::violations(&browser).await.unwrap();
+            assert!(violations.is_empty(), "{width}, {}: {violations:#?}", scheme.name());
+        }
+    }
+
+    browser.prefer_no_motion().await.unwrap();
+    browser.is_live().await.unwrap();
+    assert_eq!(moving().await, 0);
+    browser.finish().await.unwrap();
 }
