@@ -69,6 +69,17 @@ impl Site {
         Ok(site)
     }
 
+    /// Starts it again as if it stood beside a LiteFS, which does not answer.
+    pub async fn restart_without_answers_of_litefs(&mut self) -> Result<()> {
+        self.kill().await?;
+        let folder = database(&self.files).with_file_name("").display().to_string();
+        let flags =
+            ["--litefs-dir", &folder, "--litefs-url", "http://127.0.0.1:9", "--confirm-writes", "off"];
+        self.flags =
+            flags.iter().chain(&["--fly-machine-id", "local"]).map(|&flag| flag.to_owned()).collect();
+        self.restart().await
+    }
+
     /// The count, read by a visitor without a browser.
     pub async fn count(&self) -> Result<i64> {
         let page = client()?.get(&self.url).send().await?.error_for_status()?.text().await?;
