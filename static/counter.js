@@ -224,7 +224,7 @@ function say(kind, text) {
   write(stream, text);
 }
 
-// What is the same again would be read out again.
+// Only what is new: whatever is put there is read out.
 function write(element, ...parts) {
   const fresh = document.createElement("p");
   fresh.append(...parts);

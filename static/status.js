@@ -39,7 +39,7 @@ function update(old, fresh) {
 
 function say(kind, text) {
   stream.className = kind;
-  // What is the same again would be read out again.
+  // Only what is new: whatever is put there is read out.
   if (stream.textContent !== text) stream.textContent = text;
   document.body.classList.toggle("is-live", kind === "live");
 }
