@@ -21,7 +21,7 @@ async function refresh() {
     failures = 0;
     say("live", "Live");
   } catch {
-    if (failures++ === 0) say("lost", `Connection lost: this is of ${new Date().toLocaleTimeString()}`);
+    if (failures++ === 0) say("lost", `Connection lost at ${new Date().toLocaleTimeString()}`);
   }
   clearTimeout(timer);
   timer = setTimeout(refresh, Math.min(PERIOD * 2 ** failures, 8 * PERIOD));
