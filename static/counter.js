@@ -26,7 +26,7 @@ function render() {
   if (output.value !== text) {
     output.value = text;
     output.className = `digits-${text.length}${shown < 0n ? " negative" : ""}`;
-    announce(text);
+    announce();
   }
   output.classList.toggle("unsettled", pending.size > 0);
 }
@@ -38,10 +38,20 @@ function settle() {
   render();
 }
 
+// Once it rests, and while it does not, every few seconds; but never one that may still be taken back.
 let announcing;
-function announce(text) {
+let changing = 0; // since when it has not been announced
+function announce() {
+  const now = performance.now();
+  changing ||= now;
   clearTimeout(announcing);
-  announcing = setTimeout(() => (announcer.textContent = `The count is ${text}`), 1000);
+  announcing = setTimeout(announceSettled, Math.min(1000, changing + 5000 - now));
+}
+
+function announceSettled() {
+  if (pending.size > 0) return (announcing = setTimeout(announceSettled, 1000));
+  changing = 0;
+  announcer.textContent = `The count is ${output.value}`;
 }
 
 // ---- clicks
@@ -64,7 +74,8 @@ async function send(intent, key, since, attempt = 0) {
   let answer;
   try {
     const signal = AbortSignal.timeout(PATIENCE);
-    answer = await fetch("/", { method: "POST", body, signal, headers: { accept: "application/json" } });
+    // Kept alive: whoever leaves takes no click back.
+    answer = await fetch("/", { method: "POST", body, signal, keepalive: true, headers: { accept: "application/json" } });
     if (answer.ok) return counted(key, await answer.json(), performance.now() - since);
   } catch {
     answer = undefined; // The network, or an answer that broke off or never came.
@@ -80,14 +91,16 @@ function counted(key, result, milliseconds) {
   answered += pending.get(key);
   pending.delete(key);
   needed = Math.max(needed, result.version);
-  tell(`Your click: written at ${result.instance} in ${result.region}, ${confirmed(result)}, after ${Math.round(milliseconds)} ms.`);
+  const written = `written at ${result.instance} in ${result.region}, ${confirmed(result)}, after ${Math.round(milliseconds)} ms`;
+  if (!isUnsaved()) tell(`Your click: ${written}.`);
   settle();
   render();
 }
 
 async function refused(key, answer) {
   pending.delete(key);
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const text = await answer.text().catch(() => ""); // It may break off: what matters has been said.
+  const page = new DOMParser().parseFromString(text, "text/html");
   const reason = page.querySelector(".message")?.textContent ?? "";
   tell(`Not counted. ${reason}`, "refused");
   settle();
@@ -101,8 +114,14 @@ function confirmed({ confirmation, by }) {
 }
 
 function tell(text, kind = "") {
+  if (kind && story.textContent !== text) announcer.textContent = text; // Where all is well, the count is announced.
   story.textContent = text;
   story.className = kind;
+}
+
+// Whether a click has failed that is still to be counted.
+function isUnsaved() {
+  return pending.size > 0 && story.className === "waiting";
 }
 
 // Begins with the time, as the keys in the forms do (UUID version 7).
@@ -124,6 +143,8 @@ let silence;
 let last = output.dataset.position ?? ""; // the id of the last event, and at first where the page itself stands
 let isNew; // nothing has come from it yet
 let reopening;
+let shown = {}; // the role, and the last primary
+let believing; // that this one is back
 let attempts = 0;
 
 function open() {
@@ -175,8 +196,18 @@ function live(instance, region, is, primary) {
   document.querySelector("#instance").textContent = instance;
   document.querySelector("#region").textContent = region;
   say("live", "Live");
-  role.dataset.role = is;
-  role.replaceChildren(...({
+  // While a dead primary's lease lasts, LiteFS names that one each second, for a moment: it has to last.
+  if (shown.is === "no primary" && is === "replica" && primary === shown.primary) {
+    believing ??= setTimeout(showRole, 1500, is, primary);
+  } else {
+    showRole(is, primary);
+  }
+}
+
+function showRole(is, primary) {
+  believing = clearTimeout(believing);
+  shown = { is, primary: primary ?? shown.primary };
+  write(role, ...({
     standalone: ["Standalone: this instance writes"],
     primary: ["This instance is ", strong("primary")],
     replica: ["The primary is ", strong(primary)],
@@ -190,9 +221,17 @@ function strong(text) {
 
 function say(kind, text) {
   stream.className = kind;
-  stream.textContent = text;
+  write(stream, text);
 }
 
+// Only what is new: whatever is put there is read out.
+function write(element, ...parts) {
+  const fresh = document.createElement("p");
+  fresh.append(...parts);
+  if (element.textContent !== fresh.textContent) element.replaceChildren(...fresh.childNodes);
+}
+
+addEventListener("beforeunload", (event) => isUnsaved() && event.preventDefault());
 addEventListener("offline", lost);
 addEventListener("online", open);
 addEventListener("pageshow", (event) => event.persisted && open());

@@ -21,7 +21,7 @@ async function refresh() {
     failures = 0;
     say("live", "Live");
   } catch {
-    if (failures++ === 0) say("lost", `Connection lost: this is of ${new Date().toLocaleTimeString()}`);
+    if (failures++ === 0) say("lost", `Connection lost at ${new Date().toLocaleTimeString()}`);
   }
   clearTimeout(timer);
   timer = setTimeout(refresh, Math.min(PERIOD * 2 ** failures, 8 * PERIOD));
@@ -39,7 +39,8 @@ function update(old, fresh) {
 
 function say(kind, text) {
   stream.className = kind;
-  stream.textContent = text;
+  // Only what is new: whatever is put there is read out.
+  if (stream.textContent !== text) stream.textContent = text;
   document.body.classList.toggle("is-live", kind === "live");
 }
 

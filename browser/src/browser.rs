@@ -99,6 +99,13 @@ impl Browser {
         self.driver.goto(url).await.with_context(|| format!("cannot open {url}"))
     }
 
+    /// Closes the page, as people do who have seen enough; an empty one stays.
+    pub async fn close_page(&self) -> Result<()> {
+        let empty = self.driver.new_tab().await?;
+        self.driver.close_window().await?;
+        Ok(self.driver.switch_to_window(empty).await?)
+    }
+
     /// As its button does.
     pub async fn back(&self) -> Result<()> {
         Ok(self.driver.back().await?)
@@ -160,6 +167,13 @@ impl Browser {
     /// Has the visitor prefer these colours.
     pub async fn prefer(&self, scheme: Scheme) -> Result<()> {
         let feature = json!({"name": "prefers-color-scheme", "value": scheme.name()});
+        self.cdp("Emulation.setEmulatedMedia", json!({"features": [feature]})).await?;
+        Ok(())
+    }
+
+    /// Has the visitor prefer that nothing moves.
+    pub async fn prefer_no_motion(&self) -> Result<()> {
+        let feature = json!({"name": "prefers-reduced-motion", "value": "reduce"});
         self.cdp("Emulation.setEmulatedMedia", json!({"features": [feature]})).await?;
         Ok(())
     }

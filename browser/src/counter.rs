@@ -69,20 +69,21 @@ impl Browser {
         self.run(&script).await.map(drop)
     }
 
-    /// From now on keeps each text that this element is given.
+    /// From now on keeps each text that these elements are given.
     pub async fn record(&self, selector: &str) -> Result<()> {
         let script = format!(
-            "const keep = (changes) => {{
-                for (const change of changes) for (const node of change.addedNodes) window.recorded.push(node.textContent);
+            "const elements = Array.from(document.querySelectorAll({selector:?}));
+            window.recorded = elements.map((element) => element.textContent);
+            const keep = (changes) => {{
+                for (const element of new Set(changes.map((change) => change.target))) window.recorded.push(element.textContent);
             }};
-            const element = document.querySelector({selector:?});
-            window.recorded = [element.textContent];
-            new MutationObserver(keep).observe(element, {{ childList: true }});"
+            const observer = new MutationObserver(keep);
+            for (const element of elements) observer.observe(element, {{ childList: true }});"
         );
         self.run(&script).await.map(drop)
     }
 
-    /// What was kept, from the text at the beginning on.
+    /// What was kept, from the texts at the beginning on.
     pub async fn recorded(&self) -> Result<Vec<String>> {
         Ok(serde_json::from_value(self.run("return window.recorded;").await?)?)
     }

@@ -34,6 +34,7 @@ pub struct Relay {
 enum Network {
     Whole,
     HoldsAnswers,
+    AnswersItself(&'static str),
     Broken,
 }
 
@@ -53,6 +54,11 @@ impl Relay {
     /// What the site sends stays here, without a word to either side.
     pub fn hold_answers(&self) {
         self.network.send_replace(Network::HoldsAnswers);
+    }
+
+    /// From now on each request on a new connection is answered with this status, as a proxy does that finds no site.
+    pub fn answer_with(&self, status: &'static str) {
+        self.network.send_replace(Network::AnswersItself(status));
     }
 
     /// All connections break, and new ones as well. What was held is lost.
@@ -106,6 +112,11 @@ async fn connect(
         tokio::select! {
             read = visitor.read(&mut request) => match read? {
                 0 => return Ok(()),
+                _ if let Network::AnswersItself(status) = now => {
+                    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                    visitor.write_all(answer.as_bytes()).await?;
+                    return Ok(());
+                }
                 length => {
                     // A browser sends a request's head at once.
                     clicks.fetch_add(request.starts_with(b"POST ").into(), Ordering::Relaxed);

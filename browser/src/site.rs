@@ -41,8 +41,7 @@ impl Site {
         Self::start_with(&[]).await
     }
 
-    /// The same with these options.
-    pub async fn start_with(flags: &[&str]) -> Result<Self> {
+    async fn start_with(flags: &[&str]) -> Result<Self> {
         let files = tempfile::tempdir()?;
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let process = launch(&files, 0, &flags).await?;
@@ -63,6 +62,24 @@ impl Site {
         Ok(site)
     }
 
+    /// Starts it at one, with no room for another click's key: it refuses each click of a browser.
+    pub async fn start_full() -> Result<Self> {
+        let site = Self::start_with(&["--key-limit", "1"]).await?;
+        site.send("increment", Some("the-only-one")).await?;
+        Ok(site)
+    }
+
+    /// Starts it again as if it stood beside a LiteFS, which does not answer.
+    pub async fn restart_without_answers_of_litefs(&mut self) -> Result<()> {
+        self.kill().await?;
+        let folder = database(&self.files).with_file_name("").display().to_string();
+        let flags =
+            ["--litefs-dir", &folder, "--litefs-url", "http://127.0.0.1:9", "--confirm-writes", "off"];
+        self.flags =
+            flags.iter().chain(&["--fly-machine-id", "local"]).map(|&flag| flag.to_owned()).collect();
+        self.restart().await
+    }
+
     /// The count, read by a visitor without a browser.
     pub async fn count(&self) -> Result<i64> {
         let page = client()?.get(&self.url).send().await?.error_for_status()?.text().await?;
@@ -73,7 +90,14 @@ impl Site {
 
     /// Somebody else clicks.
     pub async fn click(&self, intent: &str) -> Result<()> {
-        let click = client()?.post(&self.url).header("content-type", "application/x-www-form-urlencoded");
+        self.send(intent, None).await
+    }
+
+    async fn send(&self, intent: &str, key: Option<&str>) -> Result<()> {
+        let mut click = client()?.post(&self.url).header("content-type", "application/x-www-form-urlencoded");
+        if let Some(key) = key {
+            click = click.header("idempotency-key", key);
+        }
         let answer = click.body(format!("intent={intent}")).send().await?;
         ensure!(answer.status().is_success(), "{}", answer.status());
         Ok(())

@@ -6,7 +6,7 @@ use axum::{
     Json,
     extract::{Request, State},
     http::{HeaderMap, HeaderName, header, request::Parts},
-    response::{IntoResponse, Redirect, Response},
+    response::{AppendHeaders, IntoResponse, Redirect, Response},
 };
 use percent_encoding::percent_decode;
 use serde_json::json;
@@ -15,6 +15,7 @@ use tokio::time::{self, Instant};
 use super::{
     App, PATIENCE, accepts_json, body,
     error::{self, Error, Refused},
+    story,
 };
 use crate::{
     counter::{ClickError, Counted, Intent, Key},
@@ -42,6 +43,7 @@ enum Settled {
 
 /// `POST /`
 pub(super) async fn count(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refused> {
+    let begun = Instant::now();
     let (Parts { headers, .. }, body) = request.into_parts();
     let form = body::bytes(body).await?;
     let click = Click::read(&headers, &form)?;
@@ -49,7 +51,10 @@ pub(super) async fn count(State(app): State<Arc<App>>, request: Request) -> Resu
         Ok(Settled::Counted(counted)) if accepts_json(&headers) => {
             Ok(Json(as_json(&counted, &app.instance)).into_response())
         }
-        Ok(Settled::Counted(_)) => Ok(Redirect::to("/").into_response()),
+        Ok(Settled::Counted(counted)) => {
+            let told = story::set_cookie(&counted, &app.instance, begun.elapsed());
+            Ok((AppendHeaders([(header::SET_COOKIE, told)]), Redirect::to("/")).into_response())
+        }
         Ok(Settled::Elsewhere(replay)) => Ok(error::replayed(&replay)),
         Err(error) => {
             app.counter.tally().add(error.outcome(), 1);
@@ -134,13 +139,18 @@ impl Click {
     }
 }
 
-fn as_json(counted: &Counted, written_at: &Instance) -> serde_json::Value {
-    let (confirmation, by) = match &counted.confirmation {
+/// How it was confirmed, and by whom.
+pub(super) fn confirmation(counted: &Counted) -> (&'static str, Vec<String>) {
+    match &counted.confirmation {
         Confirmation::Standalone => ("standalone", Vec::new()),
         Confirmation::Off => ("off", Vec::new()),
         Confirmation::Alone => ("alone", Vec::new()),
         Confirmation::Candidates(ids) => ("candidates", ids.iter().map(ToString::to_string).collect()),
-    };
+    }
+}
+
+fn as_json(counted: &Counted, written_at: &Instance) -> serde_json::Value {
+    let (confirmation, by) = confirmation(counted);
     let txid = counted.txid.map(|txid| txid.to_string());
     json!({
         "count": counted.count,

@@ -4,6 +4,7 @@
 //! - `page`: `GET /`
 //! - `assets`: style, script, pictures
 //! - `click`: `POST /`
+//! - `story`: what has become of it, on the next page
 //! - `events`: `GET /events`, the count as it changes
 //! - `cookie`: what a visitor has seen, on every answer to a write
 //! - `status`: `GET /status`, all instances
@@ -29,6 +30,7 @@ mod metrics;
 mod page;
 mod request_id;
 mod status;
+mod story;
 mod vitals;
 
 use std::{

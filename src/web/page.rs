@@ -6,13 +6,14 @@ use askama::Template;
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, header},
-    response::{Html, IntoResponse, Response},
+    response::{AppendHeaders, Html, IntoResponse, Response},
 };
 use tokio::time::Instant;
 
 use super::{
     App, PATIENCE,
     error::{self, Error},
+    story::{self, Story},
 };
 use crate::{
     counter::{Key, ReadError},
@@ -34,6 +35,8 @@ struct Page<'a> {
     increment_key: Key,
     instance: &'a Instance,
     role: Observed,
+    /// Told without script only.
+    story: Option<Story>,
     /// For those who show a preview of the page: they take no relative address.
     origin: Option<String>,
 }
@@ -57,6 +60,8 @@ pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Resul
     let is_negative = count < 0;
     let count = count.to_string().replace('-', "−");
     let digits = count.chars().count();
+    let story = Story::from_cookies(&headers);
+    let forget = story.as_ref().map(|_| (header::SET_COOKIE, story::FORGET));
     let page = Page {
         count,
         digits,
@@ -66,9 +71,10 @@ pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Resul
         increment_key: Key::fresh(),
         instance,
         role,
+        story,
         origin: origin(&headers),
     };
-    Ok(Html(page.render().map_err(Error::internal)?).into_response())
+    Ok((AppendHeaders(forget), Html(page.render().map_err(Error::internal)?)).into_response())
 }
 
 /// Where the visitor has found this site. Fly's proxy tells whether that was by https.

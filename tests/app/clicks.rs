@@ -1,4 +1,4 @@
-use reqwest::{Client, StatusCode, header};
+use reqwest::{Client, Response, StatusCode, header};
 use tokio::task::JoinSet;
 
 use crate::helpers::App;
@@ -15,6 +15,33 @@ async fn a_click_is_counted_and_leads_back_to_the_page() {
     app.click("decrement").await;
     app.click("decrement").await;
     assert_eq!(app.count().await, -1);
+}
+
+#[tokio::test]
+async fn the_page_after_a_click_tells_once_what_has_become_of_it() {
+    let app = App::start().await;
+    let set = |answer: &Response| {
+        let cookies = answer.headers().get_all(header::SET_COOKIE).iter();
+        cookies.map(|cookie| cookie.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+
+    let [cookie] = &set(&app.click("increment").await)[..] else { panic!("one cookie") };
+    let (pair, attributes) = cookie.split_once(';').unwrap();
+    assert_eq!(attributes, " Path=/; Max-Age=10; HttpOnly; SameSite=Lax");
+    let page = app.client.get(&app.url).header(header::COOKIE, pair).send().await.unwrap();
+    assert_eq!(set(&page), ["click=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"]);
+    let text = page.text().await.unwrap();
+    assert!(text.contains(r#"<p id="story">Your click: written at "#), "{text}");
+
+    // Others have nothing to be told, and nothing to forget.
+    let page = app.page().await;
+    assert_eq!(set(&page), [""; 0]);
+    assert!(page.text().await.unwrap().contains(r#"<p id="story"></p>"#));
+    // Nor has script, which gets the same as JSON.
+    let click = app.client.post(&app.url).body("intent=increment").header(header::ACCEPT, "application/json");
+    let click = click.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").send().await.unwrap();
+    assert_eq!(click.status(), StatusCode::OK);
+    assert_eq!(set(&click), [""; 0]);
 }
 
 #[tokio::test]

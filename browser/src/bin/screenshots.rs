@@ -49,6 +49,7 @@ async fn main() -> Result<()> {
     let mut album = Album { folder, taken: 0 };
     numbers(&mut album).await?;
     clicks(&mut album).await?;
+    losses(&mut album).await?;
     every_page(&mut album).await?;
     regions(&mut album, checkout).await?;
     println!("{} pictures in {}", album.taken, album.folder.display());
@@ -130,8 +131,30 @@ async fn clicks(album: &mut Album) -> Result<()> {
     browser.finish_after(&["net::ERR_"]).await
 }
 
+async fn losses(album: &mut Album) -> Result<()> {
+    let mut site = Site::start_at(1234).await?;
+    let browser = Browser::start().await?.handing_errors_on();
+    browser.open(&format!("{}/status", site.url)).await?;
+    browser.is_live().await?;
+    browser.click("#pause").await?;
+    browser.tells("#stream", "Paused").await?;
+    album.add("status-paused", &browser).await?;
+    browser.click("#pause").await?;
+    browser.is_live().await?;
+    site.kill().await?;
+    browser.tells("#stream", "Connection lost").await?;
+    album.add("status-lost", &browser).await?;
+
+    site.restart_without_answers_of_litefs().await?;
+    browser.open(&site.url).await?;
+    browser.is_live().await?;
+    browser.tells("#role", "LiteFS does not answer here").await?;
+    album.add("litefs-silent", &browser).await?;
+    browser.finish_after(&["net::ERR_"]).await
+}
+
 async fn every_page(album: &mut Album) -> Result<()> {
-    let site = Site::start_with(pages::FLAGS).await?;
+    let site = Site::start_full().await?;
     let browser = Browser::start().await?.handing_errors_on();
     for (name, page) in pages::ALL {
         // In more states above.
@@ -179,13 +202,19 @@ async fn regions(album: &mut Album, checkout: &Path) -> Result<()> {
     browser.tells(".headline", "All 4 instances answer").await?;
     for_readme(&browser, "status", checkout).await?;
     album.add("status", &browser).await?;
+
+    // The only one that could confirm.
+    cluster.instance("sjc-2")?.kill().await;
+    browser.tells(".headline", "sjc-2").await?;
+    album.add("status-silent-instance", &browser).await?;
     browser.open(&cluster.entry("syd")?).await?;
     browser.is_live().await?;
+    browser.click(INCREMENT).await?;
+    browser.tells("#story", "acknowledged alone").await?;
+    album.add("acknowledged-alone", &browser).await?;
 
-    // Both candidates, so that it stays like this.
-    for candidate in ["sjc-2", "sjc-1"] {
-        cluster.instance(candidate)?.kill().await;
-    }
+    // Now both candidates, so that it stays like this.
+    cluster.instance("sjc-1")?.kill().await;
     browser.tells("#role", "No primary").await?;
     album.add("no-primary", &browser).await?;
     browser.open(&status).await?;

@@ -5,7 +5,9 @@ use std::time::Duration;
 use browser::{
     Browser, Site,
     counter::{DECREMENT, INCREMENT},
+    wait::SOON,
 };
+use tokio::time::{Instant, sleep};
 
 #[tokio::test]
 async fn ten_fast_clicks_are_ten() {
@@ -83,7 +85,41 @@ async fn the_count_is_announced_once_when_it_has_settled() {
     browser.tells("#announcer", "The count is 100").await.unwrap();
     browser.click(DECREMENT).await.unwrap();
     browser.tells("#announcer", "The count is 99").await.unwrap();
-    assert_eq!(browser.recorded().await.unwrap(), ["", "The count is 100", "The count is 99"]);
+    let mut announced = browser.recorded().await.unwrap();
+    // A slow machine may take longer for a hundred clicks than the page has patience, which it says.
+    announced.retain(|text| text.starts_with("The count is"));
+    assert_eq!(announced, ["The count is 100", "The count is 99"]);
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_count_that_never_rests_is_announced_now_and_then() {
+    let site = Site::start().await.unwrap();
+    let browser = Browser::start().await.unwrap();
+    browser.open(&site.url).await.unwrap();
+    browser.is_live().await.unwrap();
+    let begun = Instant::now();
+    while browser.text("#announcer").await.unwrap().is_empty() {
+        site.click("increment").await.unwrap();
+        assert!(begun.elapsed() < SOON, "{}", browser.count().await.unwrap());
+        sleep(Duration::from_millis(200)).await;
+    }
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_that_breaks_off_is_one() {
+    let site = Site::start().await.unwrap();
+    let browser = Browser::start().await.unwrap();
+    browser.open(&site.url).await.unwrap();
+    browser.is_live().await.unwrap();
+    let break_off =
+        "const body = () => new ReadableStream({ pull: (to) => to.error(new TypeError('by the test')) });
+        window.fetch = async () => new Response(body(), { status: 409 });";
+    browser.run(break_off).await.unwrap();
+    browser.click(INCREMENT).await.unwrap();
+    browser.tells("#story", "Not counted").await.unwrap();
+    browser.settles_at(0).await.unwrap();
     browser.finish().await.unwrap();
 }
 

@@ -3,4 +3,5 @@
 mod clicks;
 mod network;
 mod quality;
+mod status;
 mod without_script;

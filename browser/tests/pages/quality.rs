@@ -15,7 +15,7 @@ const FIRST_VISIT: f64 = 30_000.0;
 
 #[tokio::test]
 async fn no_page_breaks_a_rule_of_accessibility_in_either_scheme() {
-    let site = Site::start_with(pages::FLAGS).await.unwrap();
+    let site = Site::start_full().await.unwrap();
     let browser = Browser::start().await.unwrap();
     for (name, page) in pages::ALL {
         for scheme in Scheme::ALL {
@@ -34,27 +34,53 @@ async fn a_keyboard_is_enough_and_the_focus_is_seen() {
     let browser = Browser::start().await.unwrap();
     browser.open(&site.url).await.unwrap();
     browser.is_live().await.unwrap();
-    let focused = async || {
-        let script = "const it = document.activeElement, style = getComputedStyle(it);
-            return [it.ariaLabel ?? it.innerText, style.outlineStyle, parseFloat(style.outlineWidth)];";
-        let seen = browser.run(script).await.unwrap();
-        assert!(seen[1] == "solid" && seen[2].as_f64().unwrap() >= 2.0, "{seen}");
-        seen[0].as_str().unwrap().to_owned()
-    };
     for (name, key, count) in
         [("Decrement", Key::Enter, -1), ("Increment", Key::Space, 0), ("All instances", Key::Enter, 0)]
     {
         browser.press(Key::Tab).await.unwrap();
-        assert_eq!(focused().await, name);
+        assert_eq!(focused(&browser).await, name);
         browser.press(key).await.unwrap();
         if name != "All instances" {
             browser.settles_at(count).await.unwrap();
             // The next key press is the next click.
-            assert_eq!(focused().await, name);
+            assert_eq!(focused(&browser).await, name);
         }
     }
     browser.wait_for("location.pathname === '/status'", SOON).await.unwrap();
     browser.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_keyboard_reaches_all_that_can_be_pressed_on_every_page() {
+    let site = Site::start_full().await.unwrap();
+    let browser = Browser::start().await.unwrap();
+    for (name, page) in pages::ALL {
+        pages::visit(&browser, &site, *page).await.unwrap();
+        let all = "return Array.from(document.querySelectorAll('a, button'), (it) => it.ariaLabel ?? it.innerText);";
+        let all: Vec<String> = serde_json::from_value(browser.run(all).await.unwrap()).unwrap();
+        assert!(!all.is_empty(), "{name}");
+        for expected in all {
+            browser.press(Key::Tab).await.unwrap();
+            assert_eq!(focused(&browser).await, expected, "{name}");
+            if expected == "Pause" {
+                browser.press(Key::Space).await.unwrap();
+                browser.tells("#stream", "Paused").await.unwrap();
+            }
+        }
+    }
+    // The last of the last page is the way back.
+    browser.press(Key::Enter).await.unwrap();
+    browser.wait_for("document.querySelector('#count')", SOON).await.unwrap();
+    browser.finish_after(&["404 (Not Found)", "503 (Service Unavailable)"]).await.unwrap();
+}
+
+/// The name of what has the focus, which has to be seen.
+async fn focused(browser: &Browser) -> String {
+    let script = "const it = document.activeElement, style = getComputedStyle(it);
+        return [it.ariaLabel ?? it.innerText, style.outlineStyle, parseFloat(style.outlineWidth)];";
+    let seen = browser.run(script).await.unwrap();
+    assert!(seen[1] == "solid" && seen[2].as_f64().unwrap() >= 2.0, "{seen}");
+    seen[0].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]

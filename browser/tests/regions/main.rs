@@ -1,7 +1,8 @@
 //! The page on four LiteFS nodes in three regions, in Chromium. Needs root.
 
 use browser::{
-    Browser,
+    Browser, axe,
+    browser::Scheme,
     counter::{DECREMENT, INCREMENT},
     wait::{ELECTION, eventually},
 };
@@ -25,7 +26,11 @@ async fn two_browsers_in_two_regions_see_each_others_clicks_and_no_number_that_c
     let (sydney, amsterdam) = (visitor(&cluster, "syd").await, visitor(&cluster, "ams").await);
     for (count, one, other) in [(1, &sydney, &amsterdam), (2, &amsterdam, &sydney)] {
         one.click_confirmed().await.unwrap();
-        one.tells("#story", "Your click: written at sjc-1 in sjc, confirmed by sjc-2").await.unwrap();
+        let story = one.text("#story").await.unwrap();
+        let milliseconds =
+            story.strip_prefix("Your click: written at sjc-1 in sjc, confirmed by sjc-2, after ");
+        let milliseconds = milliseconds.and_then(|rest| rest.strip_suffix(" ms.")?.parse::<u32>().ok());
+        assert!(milliseconds.is_some(), "{story}");
         other.settles_at(count).await.unwrap();
     }
 
@@ -42,8 +47,14 @@ async fn two_browsers_in_two_regions_see_each_others_clicks_and_no_number_that_c
         let numbers: Vec<i64> = shown.iter().map(|text| text.parse().unwrap()).collect();
         assert!(numbers.is_sorted(), "{numbers:?}");
     }
+
+    // The only one that could confirm.
+    cluster.instance("sjc-2").unwrap().kill().await;
+    sydney.click(INCREMENT).await.unwrap();
+    sydney.settles_at(43).await.unwrap();
+    sydney.tells("#story", "Your click: written at sjc-1 in sjc, acknowledged alone, after ").await.unwrap();
     for browser in [sydney, amsterdam] {
-        browser.finish().await.unwrap();
+        browser.finish_after(FAULTS).await.unwrap();
     }
 }
 
@@ -77,6 +88,8 @@ async fn a_click_while_there_is_no_primary_is_kept_and_counted_once() {
     sydney.click(INCREMENT).await.unwrap();
     sydney.settles_at(1).await.unwrap();
 
+    sydney.record("#role").await.unwrap();
+
     cluster.instance("sjc-1").unwrap().kill().await;
 
     sydney.tells("#role", "No primary at this moment: reading works").await.unwrap();
@@ -95,7 +108,36 @@ async fn a_click_while_there_is_no_primary_is_kept_and_counted_once() {
     sydney.settles_at(3).await.unwrap();
     sydney.tells("#story", "Your click: written at sjc-2").await.unwrap();
     sydney.tells("#role", "The primary is sjc-2").await.unwrap();
+    // Calmly, although LiteFS names the dead one again and again.
+    let no_primary = "No primary at this moment: reading works, writing resumes soon";
+    let told = ["The primary is sjc-1", no_primary, "The primary is sjc-2"];
+    assert_eq!(sydney.recorded().await.unwrap(), told);
     // All this was told, and nothing has moved for it.
     assert_eq!(sydney.shifts().await.unwrap(), [""; 0]);
     sydney.finish_after(FAULTS).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_of_all_regions_is_accessible_and_moves_only_for_those_who_allow_it() {
+    let cluster = Cluster::start(Options::default()).await.unwrap();
+    let browser = Browser::start().await.unwrap();
+    browser.open(&format!("{}/status", cluster.entry("syd").unwrap())).await.unwrap();
+    browser.is_live().await.unwrap();
+    browser.tells(".headline", "All 4 instances answer").await.unwrap();
+    let moving = async || browser.run("return document.getAnimations().length;").await.unwrap();
+    assert_ne!(moving().await, 0);
+
+    for width in [1000, 360] {
+        browser.resize(width, 740, 1).await.unwrap();
+        for scheme in Scheme::ALL {
+            browser.prefer(scheme).await.unwrap();
+            let violations = axe::violations(&browser).await.unwrap();
+            assert!(violations.is_empty(), "{width}, {}: {violations:#?}", scheme.name());
+        }
+    }
+
+    browser.prefer_no_motion().await.unwrap();
+    browser.is_live().await.unwrap();
+    assert_eq!(moving().await, 0);
+    browser.finish().await.unwrap();
 }
