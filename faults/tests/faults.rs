@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use faults::{
     catalogue,
-    fault::{broken_promises, try_out},
+    fault::{Noticed, broken_promises, try_out},
     report,
 };
 use tokio::sync::RwLock;
@@ -72,7 +72,7 @@ async fn keeps_its_promises(name: &str) {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     println!("seed {seed}");
     let (_shared, _alone);
-    if fault.unnoticed {
+    if fault.noticed == Noticed::ByNobody {
         _alone = MACHINE.write().await;
     } else {
         _shared = MACHINE.read().await;
