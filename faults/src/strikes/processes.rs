@@ -238,8 +238,8 @@ pub async fn bring_back_a_stale_one(scene: &Scene) -> Result<()> {
 
 /// The primary dies while the other candidate misses its last transactions, but has not yet missed its time to confirm them.
 pub async fn kill_unreplicated(scene: &Scene) -> Result<()> {
-    /// Half of that time.
-    const MISSED: Duration = Duration::from_secs(1);
+    /// A quarter of that time.
+    const MISSED: Duration = Duration::from_millis(500);
     let (primary, heir) = (scene.primary.address(), scene.heir.address());
     scene.cluster.network().cut_between(primary, heir, Cut::Silent);
     sleep(MISSED).await;
