@@ -100,7 +100,10 @@ fn processes(faults: &mut Vec<Fault>) {
         Fault {
             name: "sigstop_succeeded".to_owned(),
             promise: "a primary that stood still acknowledges nothing that the next one does not have",
-            writes: expected(seconds(23) + ELECTION, "until Consul has ended its session, and an election"),
+            writes: expected(
+                seconds(23) + ELECTION,
+                "Consul ends its session, and the other candidate restarts; replicas follow it only then",
+            ),
             ..frozen(|scene| Box::pin(processes::freeze(scene, processes::succeed(scene))))
         },
         planned("sigterm".to_owned(), fault(|scene| Box::pin(processes::restart(scene, Signal::TERM)))),
