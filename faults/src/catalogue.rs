@@ -123,7 +123,7 @@ fn processes(faults: &mut Vec<Fault>) {
 fn frozen(strike: impl for<'a> Fn(&'a Scene) -> Blow<'a> + Send + Sync + 'static) -> Fault {
     Fault {
         reads: expected(seconds(20), "its visitors wait until they give up"),
-        own_clicks: expected(seconds(30), "the same"),
+        own_clicks: expected(seconds(36), "the same"),
         ..fault(strike)
     }
 }
