@@ -207,7 +207,7 @@ impl Cluster {
                 let instance = self.instance(&status.id)?.clone();
                 stops.spawn(async move { instance.stop().await });
             }
-            stops.join_all().await.into_iter().collect::<Result<Vec<()>>>()?;
+            stops.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::{
     fs::{self, File},
     net::Ipv6Addr,
     path::PathBuf,
-    process::{Output, Stdio},
+    process::{ExitStatus, Output, Stdio},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -67,8 +67,8 @@ struct Running {
     machine: Machine,
     /// What its main process was started by.
     entrypoint: Vec<String>,
-    /// Whether the main process has ended.
-    ended: watch::Receiver<bool>,
+    /// How the main process has ended.
+    ended: watch::Receiver<Option<ExitStatus>>,
 }
 
 impl Instance {
@@ -174,23 +174,25 @@ impl Instance {
     }
 
     /// Stops it as Fly does: the edge looks past it, its main process gets fly.toml's `kill_signal`, and what is
-    /// still there after `kill_timeout` is killed.
-    pub async fn stop(&self) -> Result<()> {
+    /// still there after `kill_timeout` is killed. Returns how the main process ended; `None` where it had to be killed, or did
+    /// not run.
+    pub async fn stop(&self) -> Result<Option<ExitStatus>> {
         self.stop_by(self.shared.deployment.kill_signal).await
     }
 
     /// The same with another signal, as a `fly.toml` without `kill_signal` has it: SIGINT.
-    pub async fn stop_by(&self, signal: Signal) -> Result<()> {
+    pub async fn stop_by(&self, signal: Signal) -> Result<Option<ExitStatus>> {
         let _turn = self.turn.lock().await;
-        let Some(running) = self.running() else { return Ok(()) };
+        let Some(running) = self.running() else { return Ok(None) };
         self.enter(&mut self.life(), State::Stopping);
+        let mut ended = running.ended.clone();
         if running.machine.signal_command(&running.entrypoint, signal).is_ok() {
-            let mut ended = running.ended.clone();
             // Either it has ended, or its time is up.
-            let _ = timeout(self.shared.deployment.kill_timeout, ended.wait_for(|ended| *ended)).await;
+            let _ = timeout(self.shared.deployment.kill_timeout, ended.wait_for(Option::is_some)).await;
         }
+        let status = *ended.borrow();
         self.kill().await;
-        Ok(())
+        Ok(status)
     }
 
     /// Kills all its processes at once. Its connections are closed by the kernel, so others notice; they do not
@@ -258,7 +260,7 @@ impl Instance {
             .stderr(log)
             .spawn()
             .context("cannot run nsenter")?;
-        let (has_ended, ended) = watch::channel(false);
+        let (has_ended, ended) = watch::channel(None);
         let running = Arc::new(Running { machine, entrypoint, ended });
         let main = Main { process, running: Arc::downgrade(&running), has_ended, since: Instant::now() };
         let mut life = self.life();

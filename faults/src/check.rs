@@ -16,8 +16,10 @@ pub struct Verdict {
     pub failed_first_tries: usize,
     /// What came instead of an acknowledgement at the first try, how often, and when first.
     pub first_failures: BTreeMap<String, (usize, Duration)>,
-    /// Those that never were.
+    /// Those that never were, though they have a key and were tried again.
     pub unknown: usize,
+    /// Those without a key of which nobody knows whether they were counted.
+    pub unknown_keyless: usize,
     /// Those that the primary acknowledged alone, or without asking.
     pub alone: usize,
     /// Acknowledged clicks that the count does not have, though another candidate had them.
@@ -32,6 +34,8 @@ pub struct Verdict {
     pub own_click_missing: usize,
     /// Pages that did not come, with what came instead and how often.
     pub failed_reads: BTreeMap<String, usize>,
+    /// The same by the region in which their visitors entered.
+    pub failed_reads_by_region: BTreeMap<&'static str, usize>,
     /// What was wrong with the instances in the end.
     pub unequal: Vec<String>,
     /// The longest time without any acknowledgement, while all were trying.
@@ -66,14 +70,16 @@ pub fn check(history: &History) -> Verdict {
         clicks: clicks.len(),
         failed_first_tries: clicks.iter().filter(|click| !click.failures.is_empty()).count(),
         first_failures: first_failures(clicks),
-        unknown: clicks.iter().filter(|click| click.acknowledged.is_none()).count(),
+        unknown: clicks.iter().filter(|click| click.acknowledged.is_none() && click.has_key).count(),
+        unknown_keyless: clicks.iter().filter(|click| click.acknowledged.is_none() && !click.has_key).count(),
         alone: clicks.iter().filter_map(|click| click.acknowledged).filter(is_alone).count(),
         lost: counted.lost,
         lost_alone: counted.lost_alone,
         counted_twice: counted.twice,
         answered_differently: clicks.iter().filter(|click| is_answered_differently(click)).count(),
-        own_click_missing: own_clicks_missing(history),
+        own_click_missing: own_clicks_missing(history, counted.lost_alone > 0),
         failed_reads: failed_reads(&history.reads),
+        failed_reads_by_region: failed_reads_by_region(&history.reads),
         unequal: unequal(history),
         write_pause: write_pause(history),
         read_pauses,
@@ -169,11 +175,12 @@ fn is_answered_differently(click: &Click) -> bool {
     }
 }
 
-/// A page has to show at least as much as the visitor's own confirmed clicks had led to before it was asked for.
-fn own_clicks_missing(history: &History) -> usize {
+/// A page has to show at least as much as the visitor's own clicks had led to before it was asked for; those that were
+/// acknowledged alone only where none of them is lost.
+fn own_clicks_missing(history: &History, is_alone_lost: bool) -> usize {
     let mut own: HashMap<usize, Vec<(Duration, Option<i64>)>> = HashMap::new();
     for click in &history.clicks {
-        if let Some(answer) = click.acknowledged.filter(|answer| !is_alone(answer)) {
+        if let Some(answer) = click.acknowledged.filter(|answer| !(is_alone_lost && is_alone(answer))) {
             own.entry(click.visitor).or_default().push((answer.at, answer.count));
         }
     }
@@ -217,6 +224,14 @@ fn failed_reads(reads: &[Read]) -> BTreeMap<String, usize> {
     failed
 }
 
+fn failed_reads_by_region(reads: &[Read]) -> BTreeMap<&'static str, usize> {
+    let mut failed = BTreeMap::new();
+    for read in reads.iter().filter(|read| read.seen.is_err()) {
+        *failed.entry(read.region).or_default() += 1;
+    }
+    failed
+}
+
 fn unequal(history: &History) -> Vec<String> {
     let Some(first) = history.nodes.first() else {
         return vec!["no instance answered in the end".to_owned()];
@@ -239,7 +254,7 @@ fn unequal(history: &History) -> Vec<String> {
 fn write_pause(history: &History) -> Pause {
     let clicks = &history.clicks;
     // A click that was never acknowledged was tried until its last failure.
-    let given_up = clicks.iter().filter(|click| click.acknowledged.is_none());
+    let given_up = clicks.iter().filter(|click| click.acknowledged.is_none() && click.has_key);
     let given_up = given_up.filter_map(|click| Some(click.failures.last()?.at)).max();
     let acknowledged = clicks.iter().filter_map(|click| Some(click.acknowledged.as_ref()?.at));
     let mut times: Vec<Duration> = acknowledged.chain(given_up).collect();
@@ -273,10 +288,14 @@ fn read_pauses(history: &History) -> (Pauses, Pauses) {
     (pauses, own_click_pauses)
 }
 
-/// No fault makes a click one that is not understood. Three tell as much as all.
+/// What becomes of clicks when something fails: `502` and `503`, and none else but the application's own "unknown", for those
+/// without a key. Three tell as much as all.
 fn refused(clicks: &[Click]) -> Vec<String> {
-    let failures = clicks.iter().flat_map(|click| &click.failures);
-    let refused = failures.filter(|failure| failure.status.is_some_and(|status| status < 500));
+    let is_explained = |click: &Click, status| matches!(status, 502 | 503) || status == 500 && !click.has_key;
+    let failures = clicks.iter().flat_map(|click| click.failures.iter().map(move |failure| (click, failure)));
+    let refused = failures
+        .filter(|(click, failure)| failure.status.is_some_and(|status| !is_explained(click, status)))
+        .map(|(_, failure)| failure);
     refused.map(|failure| format!("a click was refused: {failure:?}")).take(3).collect()
 }
 
@@ -300,7 +319,14 @@ mod tests {
     /// A click of visitor 0 that is acknowledged 10 ms after it was sent.
     fn click(sent: u64, count: i64) -> Click {
         let acknowledged = Some(answer(sent + 10, count));
-        Click { visitor: 0, sent: at(sent), failures: Vec::new(), acknowledged, repeated: None }
+        Click {
+            visitor: 0,
+            has_key: true,
+            sent: at(sent),
+            failures: Vec::new(),
+            acknowledged,
+            repeated: None,
+        }
     }
 
     fn alone(mut click: Click) -> Click {
@@ -381,7 +407,10 @@ mod tests {
         assert_eq!(judge(clicks.clone(), 6).counted_twice, 0);
         assert_eq!(judge(clicks.clone(), 7).counted_twice, 0);
         assert_eq!(judge(clicks.clone(), 8).counted_twice, 1);
-        assert_eq!(judge(clicks, 7).violations(), ["1 clicks never acknowledged"]);
+        assert_eq!(judge(clicks.clone(), 7).violations(), ["1 clicks never acknowledged"]);
+        let keyless = clicks.into_iter().map(|click| Click { has_key: false, ..click }).collect();
+        let verdict = judge(keyless, 7);
+        assert_eq!((verdict.violations(), verdict.unknown_keyless), (Vec::new(), 1));
     }
 
     #[test]
@@ -418,6 +447,16 @@ mod tests {
         assert_eq!(judge(vec![read(31, 8)]).own_click_missing, 1);
         let others = |read: Read| Read { visitor: 1, ..read };
         assert_eq!(judge(vec![others(read(31, 8))]).own_click_missing, 0);
+    }
+
+    #[test]
+    fn a_click_that_was_acknowledged_alone_is_missed_unless_such_clicks_are_lost() {
+        let judge = |count| {
+            let clicks = vec![click(0, 6), alone(click(20, 7))];
+            check(&History { reads: vec![read(31, 6)], ..history(clicks, count) })
+        };
+        assert_eq!((judge(7).lost_alone, judge(7).own_click_missing), (0, 1));
+        assert_eq!((judge(6).lost_alone, judge(6).own_click_missing), (1, 0));
     }
 
     #[test]
@@ -474,7 +513,7 @@ mod tests {
         let verdict = check(&history);
         assert_eq!(verdict.read_pauses["ams"], Pause { from: at(20), time: at(50) });
         assert_eq!(verdict.read_pauses["syd"].time, at(10));
-        assert_eq!(verdict.failed_reads["502"], 2);
+        assert_eq!((verdict.failed_reads["502"], verdict.failed_reads_by_region["ams"]), (2, 2));
         assert!(verdict.own_click_pauses.is_empty());
     }
 
@@ -490,8 +529,12 @@ mod tests {
 
     #[test]
     fn a_click_that_is_refused_is_told() {
-        let mut refused = click(0, 6);
-        refused.failures = vec![Failure { status: Some(422), ..failure(5) }];
-        assert_eq!(judge(vec![refused], 6).violations().len(), 1);
+        let refused = |status| Click { failures: vec![Failure { status, ..failure(5) }], ..click(0, 6) };
+        let judge = |click| judge(vec![click], 6).violations().len();
+        // In this order: not understood, an error of the application's, and what faults bring with them.
+        assert_eq!([422, 500, 504, 502, 503].map(|status| judge(refused(Some(status)))), [1, 1, 1, 0, 0]);
+        assert_eq!(judge(refused(None)), 0);
+        // Without a key it is the application's word for "unknown".
+        assert_eq!(judge(Click { has_key: false, ..refused(Some(500)) }), 0);
     }
 }

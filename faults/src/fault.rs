@@ -24,8 +24,12 @@ pub struct Fault {
     pub reads: Limit,
     /// The same for all others.
     pub reads_elsewhere: Limit,
-    /// Whether not one click or page may fail.
-    pub unnoticed: bool,
+    /// The same for those who click, wherever they enter.
+    pub own_clicks: Limit,
+    /// Whether clicks that were acknowledged alone may be lost.
+    pub may_lose_alone: bool,
+    /// Who may see a click or a page fail.
+    pub noticed: Noticed,
     /// Whether LiteFS's proxy must let nobody wait for a transaction in vain.
     pub no_waiting: bool,
     /// Whether a next version is deployed, which takes time to build.
@@ -36,6 +40,17 @@ pub struct Fault {
     pub runs: u64,
     /// Brings it about, and ends it.
     pub strike: Strike,
+}
+
+/// Who may see something fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noticed {
+    /// Everybody: it is tried again.
+    ByAll,
+    /// Who clicks, and who enters where the candidates are: elsewhere no page fails.
+    NotElsewhere,
+    /// Nobody: no click fails, and no page.
+    ByNobody,
 }
 
 /// How long something may take.
@@ -76,7 +91,7 @@ pub fn broken_promises(fault: &Fault, verdict: &Verdict) -> Vec<String> {
     if fault.confirm == "strict" && verdict.alone > 0 {
         broken.push(format!("{} clicks acknowledged alone though that is forbidden", verdict.alone));
     }
-    if fault.unnoticed {
+    if fault.noticed == Noticed::ByNobody {
         let failed_reads: usize = verdict.failed_reads.values().sum();
         if verdict.failed_first_tries + failed_reads > 0 {
             broken.push(format!(
@@ -85,14 +100,25 @@ pub fn broken_promises(fault: &Fault, verdict: &Verdict) -> Vec<String> {
             ));
         }
     }
+    if verdict.lost_alone > 0 && !fault.may_lose_alone {
+        broken.push(format!("{} clicks lost that were acknowledged alone", verdict.lost_alone));
+    }
+    let failed = &verdict.failed_reads_by_region;
+    let failed_elsewhere: usize =
+        failed.iter().filter(|(region, _)| !is_near(region)).map(|(_, count)| count).sum();
+    if fault.noticed == Noticed::NotElsewhere && failed_elsewhere > 0 {
+        broken.push(format!("pages failed elsewhere: {failed:?}, all in all {:?}", verdict.failed_reads));
+    }
     if fault.no_waiting && verdict.waits_in_vain() > 0 {
         broken.push(format!("visitors waited {} times for a transaction in vain", verdict.waits_in_vain()));
     }
     let (near, elsewhere) = near_and_elsewhere(&verdict.read_pauses);
+    let own_clicks = verdict.own_click_pauses.values().map(|pause| pause.time).max().unwrap_or_default();
     for (what, pause, limit) in [
         ("writes", verdict.write_pause.time, fault.writes),
         ("reads near the candidates", near, fault.reads),
         ("reads elsewhere", elsewhere, fault.reads_elsewhere),
+        ("reads of those who click", own_clicks, fault.own_clicks),
     ] {
         if limit.is_promised && pause > limit.at_most {
             let (pause, at_most) = (pause.as_secs_f64(), limit.at_most.as_secs_f64());

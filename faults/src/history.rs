@@ -20,11 +20,13 @@ pub struct History {
     pub nodes: Vec<Node>,
 }
 
-/// One press of the button, with all its tries. They have one key.
+/// One press of the button, with all its tries.
 #[derive(Debug, Clone)]
 pub struct Click {
     /// Who clicked.
     pub visitor: usize,
+    /// Whether all its tries carry one key. A click without one is not tried again once it may have been counted.
+    pub has_key: bool,
     /// When the first try was sent.
     pub sent: Duration,
     /// Each try that was not acknowledged.

@@ -2,6 +2,8 @@
 //!
 //! A visitor does what the page's script does: a click that was not acknowledged is sent again with the same key, until
 //! it is. Now and then one is sent again that was acknowledged, as if that answer had not arrived.
+//!
+//! Some do what a program does that knows no keys: what was refused they send again, what may be counted they do not.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,8 +23,10 @@ use crate::{
 
 /// Where visitors enter. In the last one no instance is.
 pub const REGIONS: [&str; 4] = ["sjc", "ams", "syd", "nrt"];
-/// How many click, and look meanwhile.
+/// How many click with keys, and look meanwhile.
 pub const VISITORS: usize = 16;
+/// How many click without, and look meanwhile.
+const KEYLESS: usize = 2;
 /// How many only look: one in each region.
 const ONLOOKERS: usize = REGIONS.len();
 
@@ -30,8 +34,13 @@ const ONLOOKERS: usize = REGIONS.len();
 const THINKING: Duration = Duration::from_millis(10);
 /// Between a failure and the next try.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Between a click of which nobody knows whether it was counted and the next one of the same visitor. So few are made that
+/// they leave no room for others that are counted twice.
+const WONDERING: Duration = Duration::from_secs(3);
 /// Between two looks at the page.
 const LOOKING: Duration = Duration::from_millis(100);
+/// The status of a click that was not counted, by LiteFS's proxy, the edge and, without a key, the application.
+const REFUSED: u16 = 503;
 /// One in so many acknowledged clicks is sent once more.
 const REPEATED: usize = 40;
 /// How long clicks may go on being tried once no new ones are made. Longer than any fault takes to heal.
@@ -58,11 +67,11 @@ impl Load {
     pub fn start(cluster: &Cluster) -> Result<Load> {
         let since = Instant::now();
         let visitor = |number| Visitor::new(cluster, REGIONS[number % REGIONS.len()], since).map(Arc::new);
-        let visitors = (0..VISITORS).map(visitor).collect::<Result<Vec<_>>>()?;
+        let visitors = (0..VISITORS + KEYLESS).map(visitor).collect::<Result<Vec<_>>>()?;
         let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
         let (count, acknowledged) = watch::channel(0);
         let (mut clickers, mut readers) = (JoinSet::new(), JoinSet::new());
-        for number in VISITORS..VISITORS + ONLOOKERS {
+        for number in (VISITORS + KEYLESS..).take(ONLOOKERS) {
             readers.spawn(read(number, visitor(number)?, since, give_up.clone()));
         }
         for (number, visitor) in visitors.iter().enumerate() {
@@ -129,18 +138,19 @@ async fn click(
 ) -> Vec<Click> {
     let mut clicks = Vec::new();
     while !stop.is_cancelled() {
-        let key = format!("{number}-{}", clicks.len());
+        let key = (number < VISITORS).then(|| format!("{number}-{}", clicks.len()));
         let mut click = Click {
             visitor: number,
+            has_key: key.is_some(),
             sent: since.elapsed(),
             failures: Vec::new(),
             acknowledged: None,
             repeated: None,
         };
         // Not all at the same time.
-        let is_repeated = (clicks.len() + number).is_multiple_of(REPEATED);
+        let is_repeated = click.has_key && (clicks.len() + number).is_multiple_of(REPEATED);
         while click.acknowledged.is_none() || is_repeated && click.repeated.is_none() {
-            match visitor.click(&key).await {
+            match visitor.click(key.as_deref()).await {
                 Ok(answer) if click.acknowledged.is_none() => {
                     click.acknowledged = Some(answer);
                     count.send_modify(|count| *count += 1);
@@ -148,11 +158,16 @@ async fn click(
                 Ok(answer) => click.repeated = Some(answer),
                 Err(_) if give_up.is_cancelled() && click.acknowledged.is_some() => break,
                 Err(failure) => {
+                    let may_be_counted = failure.status != Some(REFUSED);
                     // A repeat's failures are not the click's.
                     if click.acknowledged.is_none() {
                         click.failures.push(failure);
                     }
                     if give_up.is_cancelled() {
+                        break;
+                    }
+                    if !click.has_key && may_be_counted {
+                        sleep(WONDERING).await;
                         break;
                     }
                     sleep(AGAIN).await;

@@ -103,9 +103,11 @@ pub async fn record(recording: &Recording) -> Result<PathBuf> {
     let options = Options { restart: true, volume_size, ..Options::default() };
     let cluster = Arc::new(Cluster::start(options).await?);
     let visitor = Visitor::new(&cluster, REGIONS[0], Instant::now())?;
-    eventually("the other candidate confirms clicks", WELL, async || match visitor.click("first").await {
-        Ok(Acknowledgement { confirmation: Confirmation::Candidates, .. }) => Ok(()),
-        other => bail!("{other:?}"),
+    eventually("the other candidate confirms clicks", WELL, async || {
+        match visitor.click(Some("first")).await {
+            Ok(Acknowledgement { confirmation: Confirmation::Candidates, .. }) => Ok(()),
+            other => bail!("{other:?}"),
+        }
     })
     .await?;
     let mut tape = Tape::new(&names()?)?;
@@ -180,7 +182,7 @@ fn read_series(text: &str) -> Result<Series> {
 async fn click_on(visitor: &Visitor) -> std::convert::Infallible {
     for number in 0_u64.. {
         // Where it fails the next one is another: what becomes of clicks is not what is recorded.
-        let _ = visitor.click(&format!("recorded-{number}")).await;
+        let _ = visitor.click(Some(&format!("recorded-{number}"))).await;
         sleep(Duration::from_millis(500)).await;
     }
     unreachable!("there are enough numbers")

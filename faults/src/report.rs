@@ -10,9 +10,9 @@ use crate::{
 };
 
 const HEAD: &str = "\
-| fault | promise | runs | clicks | failed first tries | acknowledged alone | lost | of those acknowledged alone | counted twice \
+| fault | promise | runs | clicks | failed first tries | of those without a key, unknown | acknowledged alone | lost | of those acknowledged alone | counted twice \
 | writes paused | expected | reads paused, for who only looks: near the candidates, elsewhere; for who clicks | expected |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |";
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |";
 
 /// Between these two lines of the page the table stands.
 const MARKS: [&str; 2] = ["<!-- the table: cargo xtask faults writes it -->", "<!-- the table ends -->"];
@@ -34,6 +34,7 @@ pub fn line(fault: &Fault, verdicts: &[Verdict]) -> String {
         verdicts.len().to_string(),
         sum(|verdict| verdict.clicks),
         sum(|verdict| verdict.failed_first_tries),
+        sum(|verdict| verdict.unknown_keyless),
         sum(|verdict| verdict.alone),
         sum(|verdict| verdict.lost),
         sum(|verdict| verdict.lost_alone),
@@ -48,7 +49,7 @@ pub fn line(fault: &Fault, verdicts: &[Verdict]) -> String {
                 verdict.own_click_pauses.values().map(|pause| pause.time).max().unwrap_or_default()
             }),
         ),
-        format!("{}; {}", limit(fault.reads), limit(fault.reads_elsewhere)),
+        format!("{}, {}; {}", limit(fault.reads), limit(fault.reads_elsewhere), limit(fault.own_clicks)),
     ];
     format!("| {} |", cells.join(" | "))
 }
@@ -62,7 +63,8 @@ fn all(pauses: Vec<Duration>) -> String {
     }
 }
 
-/// Puts these lines into the page. The lines of other faults stay there if `keep` says so.
+/// Puts these lines into the page. The lines of other faults stay there if `keep` says so, and if the table has as many
+/// columns as theirs.
 pub fn write(page: &Path, lines: &[String], keep: bool) -> Result<()> {
     let text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
     let text =
@@ -76,7 +78,9 @@ fn replaced(text: &str, lines: &[String], keep: bool) -> Option<String> {
     let name = |line: &str| line.split('|').nth(1).unwrap_or_default().trim().to_owned();
     let mut table: Vec<String> = Vec::new();
     if keep {
-        table.extend(old.trim().lines().skip(HEAD.lines().count()).map(str::to_owned));
+        let lines = old.trim().lines();
+        let has_columns = |line: &&str| line.matches('|').count() == columns();
+        table.extend(lines.skip(HEAD.lines().count()).filter(has_columns).map(str::to_owned));
     }
     for line in lines {
         match table.iter_mut().find(|old| name(old) == name(line)) {
@@ -85,6 +89,11 @@ fn replaced(text: &str, lines: &[String], keep: bool) -> Option<String> {
         }
     }
     Some(format!("{before}{}\n{HEAD}\n{}\n{}{after}", MARKS[0], table.join("\n"), MARKS[1]))
+}
+
+/// So many bars a line has.
+fn columns() -> usize {
+    HEAD.lines().next().unwrap_or_default().matches('|').count()
 }
 
 fn limit(limit: Limit) -> String {
@@ -104,13 +113,18 @@ mod tests {
     #[test]
     fn the_table_is_replaced_and_the_rest_of_the_page_stays() {
         let page = format!("# Page\n\n{}\nold\n{}\n\nEnd.\n", MARKS[0], MARKS[1]);
-        let lines = |names: &[&str]| names.iter().map(|name| format!("| {name} |")).collect::<Vec<_>>();
-        let page = replaced(&page, &lines(&["a", "b"]), false).unwrap();
+        let line = |name: &str| format!("| {name}{} |", " |".repeat(columns() - 2));
+        let page = replaced(&page, &["a", "b"].map(line), false).unwrap();
         assert!(page.starts_with("# Page\n\n<!--") && page.ends_with("-->\n\nEnd.\n"), "{page}");
-        assert!(page.contains("--- |\n| a |\n| b |\n") && !page.contains("old"), "{page}");
-        let new = ["| b | new |".to_owned(), "| c |".to_owned()];
-        let some = replaced(&page, &new, true).unwrap();
-        assert!(some.contains("--- |\n| a |\n| b | new |\n| c |\n<!--"), "{some}");
+        assert!(
+            page.contains(&format!("--- |\n{}\n{}\n", line("a"), line("b"))) && !page.contains("old"),
+            "{page}"
+        );
+        let new = [line("b").replace("b |", "b | new"), line("c")];
+        // A table with another number of columns would be broken: a line of an older one goes.
+        let old = page.replace(&line("a"), &format!("{}\n| older |", line("a")));
+        let some = replaced(&old, &new, true).unwrap();
+        assert!(some.contains(&format!("--- |\n{}\n{}\n{}\n<!--", line("a"), new[0], new[1])), "{some}");
         assert_eq!(replaced("nothing", &[], false), None);
     }
 }

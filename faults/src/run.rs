@@ -36,7 +36,9 @@ pub type Strike = Box<dyn for<'a> Fn(&'a Scene) -> Blow<'a> + Send + Sync>;
 /// A fault under way.
 pub type Blow<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// The least clicks that hit a fault.
+/// The clicks before a fault.
+const BEFORE: usize = 300;
+/// The least clicks that hit a fault, from its beginning on.
 const STRUCK: usize = 2_000;
 
 /// What runs.
@@ -126,7 +128,7 @@ async fn confirmed(cluster: &Cluster) -> Result<i64> {
     let mut clicks = 0;
     eventually("the other candidate confirms clicks", WHOLE, async || {
         clicks += 1;
-        match visitor.click(&format!("first-{clicks}")).await {
+        match visitor.click(Some(&format!("first-{clicks}"))).await {
             Ok(Acknowledgement { count: Some(count), confirmation, .. })
                 if confirmation != Confirmation::Alone =>
             {
@@ -140,11 +142,11 @@ async fn confirmed(cluster: &Cluster) -> Result<i64> {
 
 /// Returns when it struck.
 async fn strike_amid_clicks(strike: &Strike, scene: &Scene) -> Result<Duration> {
-    scene.load.until(STRUCK / 3, CLICKS).await.context("before the fault")?;
-    let struck = scene.load.since.elapsed();
+    scene.load.until(BEFORE, CLICKS).await.context("before the fault")?;
+    let (struck, before) = (scene.load.since.elapsed(), scene.load.acknowledged());
     strike(scene).await.context("the fault itself")?;
     // Some of them after it, however many there were meanwhile.
-    let rest = STRUCK.saturating_sub(scene.load.acknowledged()).max(STRUCK / 6);
+    let rest = (before + STRUCK).saturating_sub(scene.load.acknowledged()).max(STRUCK / 6);
     scene.load.more(rest, CLICKS).await.context("after the fault")?;
     Ok(struck)
 }

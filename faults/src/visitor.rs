@@ -1,4 +1,4 @@
-//! Somebody with a browser: a cookie, and clicks that carry a key.
+//! Somebody with a browser: a cookie, and clicks, which carry a key or none.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -47,11 +47,12 @@ impl Visitor {
     }
 
     /// Presses the button. The same key is the same click.
-    pub async fn click(&self, key: &str) -> Result<Acknowledgement, Failure> {
+    pub async fn click(&self, key: Option<&str>) -> Result<Acknowledgement, Failure> {
         let request = self.http.post(&self.entry).timeout(CLICK);
         let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         let request = request.header(ACCEPT, "application/json");
-        let answer = self.send(request.body(format!("intent=increment&key={key}"))).await?;
+        let key = key.map(|key| format!("&key={key}")).unwrap_or_default();
+        let answer = self.send(request.body(format!("intent=increment{key}"))).await?;
         let is_page = answer.status() == StatusCode::SEE_OTHER;
         if !is_page && answer.status() != StatusCode::OK {
             return Err(self.refused(answer).await);

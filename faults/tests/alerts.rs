@@ -30,7 +30,7 @@ async fn a_cluster_of_today_tells_what_the_recordings_and_the_alerts_speak_of() 
     let visitor = Visitor::new(&cluster, REGIONS[0], Instant::now()).unwrap();
     let deadline = Instant::now() + SOON;
     loop {
-        match visitor.click("once").await {
+        match visitor.click(Some("once")).await {
             Ok(Acknowledgement { confirmation: Confirmation::Candidates, .. }) => break,
             other => assert!(Instant::now() < deadline, "not confirmed: {other:?}"),
         }

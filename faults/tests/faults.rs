@@ -4,14 +4,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use faults::{
     catalogue,
-    fault::{broken_promises, try_out},
+    fault::{Noticed, broken_promises, try_out},
     report,
 };
 use tokio::sync::RwLock;
 
-/// Left to `cargo xtask faults`: each takes long, and is close to another one.
-const LEFT_OUT: [&str; 4] =
-    ["sigkill_both", "alone_sigkill_litefs", "node_lost", "primary_without_consul_refused"];
+/// Left to `cargo xtask faults`: each takes long, and is close to another one. `dead_unconfirmed` is what `breach_cookie` does
+/// to the application as it is.
+const LEFT_OUT: [&str; 5] = [
+    "sigkill_both",
+    "alone_sigkill_litefs",
+    "node_lost",
+    "dead_unconfirmed",
+    "primary_without_consul_refused",
+];
 
 /// Held by all while they have a cluster, and by a fault that nobody may notice alone: two clusters on a small machine
 /// are slower than one.
@@ -53,7 +59,6 @@ tests! {
     promote_unannounced
     other_candidate_away
     both_candidates_down
-    dead_unconfirmed
     stale_candidate_strict
     primary_without_consul_silent
     candidates_apart_silent
@@ -72,7 +77,7 @@ async fn keeps_its_promises(name: &str) {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     println!("seed {seed}");
     let (_shared, _alone);
-    if fault.unnoticed {
+    if fault.noticed == Noticed::ByNobody {
         _alone = MACHINE.write().await;
     } else {
         _shared = MACHINE.read().await;

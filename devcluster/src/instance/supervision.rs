@@ -1,6 +1,7 @@
 //! What happens when an instance ends without being told to.
 
 use std::{
+    process::ExitStatus,
     sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
@@ -26,7 +27,7 @@ const SETTLED: Duration = Duration::from_secs(30);
 pub struct Main {
     pub process: Child,
     pub running: Weak<Running>,
-    pub has_ended: watch::Sender<bool>,
+    pub has_ended: watch::Sender<Option<ExitStatus>>,
     /// When it was started.
     pub since: Instant,
 }
@@ -38,7 +39,7 @@ pub async fn watch_over(instance: Weak<Instance>, mut main: Main) {
     let mut pause = FIRST_PAUSE;
     loop {
         let status = main.process.wait().await;
-        main.has_ended.send_replace(true);
+        main.has_ended.send_replace(status.as_ref().ok().copied());
         let Some(this) = instance.upgrade() else { return };
         if !this.reap(&main).await {
             return;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail, ensure};
 use devcluster::{instance::Instance, variant::Variant};
 
-use super::NEVER;
+use super::{NEVER, processes::ended_well};
 use crate::{
     run::{Scene, checkout},
     wait::eventually,
@@ -39,7 +39,7 @@ pub async fn roll(scene: &Scene, order: Order) -> Result<()> {
     let next: PathBuf = NEXT.build(checkout())?;
     for place in order {
         let instance = &scene.cluster.instances()[place];
-        instance.stop().await?;
+        ended_well(instance, instance.stop().await?)?;
         instance.set_app(&next);
         instance.start().await?;
         eventually("it is healthy", NEVER, async || {

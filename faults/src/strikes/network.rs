@@ -9,15 +9,16 @@ use devcluster::{
 };
 use tokio::time::sleep;
 
-use super::processes::keeps_its_lease;
+use super::processes::Lease;
 use crate::run::Scene;
 
 /// Longer than Consul keeps the session of a holder that is silent: twice 10 s.
-const PAST_THE_SESSION: Duration = Duration::from_secs(23);
+pub const PAST_THE_SESSION: Duration = Duration::from_secs(23);
 
 /// The primary cannot renew its lease; then the other candidate restarts, and finds nobody who has it.
 pub async fn cut_from_consul(scene: &Scene, fault: Fault) -> Result<()> {
     let (network, consul) = (scene.cluster.network(), scene.cluster.consul().address());
+    let lease = Lease::of(&scene.primary);
     network.cut_between(scene.primary.address(), consul, fault);
     sleep(PAST_THE_SESSION).await;
     scene.heir.stop().await?;
@@ -25,31 +26,30 @@ pub async fn cut_from_consul(scene: &Scene, fault: Fault) -> Result<()> {
     // What the two make of each other meanwhile is what is tried.
     sleep(Duration::from_secs(10)).await;
     network.heal_between(scene.primary.address(), consul);
-    Ok(())
+    lease.is_kept(scene).await
 }
 
 /// The candidates do not reach each other.
 pub async fn cut_between_candidates(scene: &Scene, fault: Fault, time: Duration) -> Result<()> {
-    let network = scene.cluster.network();
+    let (network, lease) = (scene.cluster.network(), Lease::of(&scene.primary));
     network.cut_between(scene.primary.address(), scene.heir.address(), fault);
     sleep(time).await;
     network.heal_between(scene.primary.address(), scene.heir.address());
-    Ok(())
+    lease.is_kept(scene).await
 }
 
 /// Nobody reaches the primary, and it reaches nobody.
 pub async fn cut_off(scene: &Scene, fault: Fault, time: Duration) -> Result<()> {
-    let path = Path::Of(scene.primary.address());
+    let (path, lease) = (Path::Of(scene.primary.address()), Lease::of(&scene.primary));
     scene.cluster.network().cut(path, fault);
     sleep(time).await;
-    keeps_its_lease(&scene.primary)?;
     scene.cluster.network().heal(path);
-    Ok(())
+    lease.is_kept(scene).await
 }
 
-/// Packets from the primary to this instance need this long.
-pub fn slow_down(scene: &Scene, instance: &Instance, time: Duration) {
-    scene.cluster.network().delay(scene.primary.address(), instance.address(), time);
+/// Packets from one instance to the other need this long.
+pub fn slow_down(scene: &Scene, from: &Instance, to: &Instance, time: Duration) {
+    scene.cluster.network().delay(from.address(), to.address(), time);
 }
 
 /// Consul is away.

@@ -1,8 +1,8 @@
 //! Signals, hand-overs and restarts.
 
-use std::time::Duration;
+use std::{process::ExitStatus, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use devcluster::{
     instance::Instance,
     network::Fault as Cut,
@@ -11,7 +11,10 @@ use devcluster::{
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
-use super::NEVER;
+use super::{
+    NEVER,
+    network::{PAST_THE_SESSION, slow_down},
+};
 use crate::{
     history::Failure,
     load::REGIONS,
@@ -24,6 +27,10 @@ use crate::{
 pub const LITEFS: &str = "litefs";
 /// The application's.
 pub const APPLICATION: &str = "litefs-counter";
+
+/// Between candidates that are far from each other, one way. There and back takes a part of the time in which a candidate has
+/// to confirm, and in which a click is held.
+const AFAR: Duration = Duration::from_millis(200);
 
 /// These processes of the primary die. With them the instance ends, and Fly starts it again at once.
 pub async fn kill(scene: &Scene, processes: &[&str]) -> Result<()> {
@@ -55,23 +62,29 @@ pub async fn lose_node(scene: &Scene) -> Result<()> {
     scene.primary.start().await
 }
 
-/// Again and again LiteFS hands the role over, and dies in that moment.
+/// Again and again LiteFS hands the role over, and dies in that moment: so often, and more until one death has come after the
+/// promotion and one before it.
 pub async fn kill_amid_promotions(scene: &Scene, rounds: usize) -> Result<()> {
     /// A promotion takes some 15 ms.
     const MOMENT: usize = 30_000;
-    let mut killed = 0;
-    for _ in 0..rounds {
+    let (mut round, mut promoted, mut not_promoted) = (0, 0, 0);
+    while round < rounds || promoted == 0 || not_promoted == 0 {
+        ensure!(round < 4 * rounds, "killed {promoted} times when promoted, {not_promoted} times when not");
+        round += 1;
         let from = primary(&scene.cluster).await?;
         let to = if from.id() == scene.primary.id() { &scene.heir } else { &scene.primary };
-        let moment = Duration::from_micros(pick(scene, MOMENT) as u64);
+        // On a slow machine it takes longer.
+        let moment = Duration::from_micros(pick(scene, MOMENT << ((round - 1) / rounds)) as u64);
         let crash = async {
             sleep(moment).await;
             from.signal(LITEFS, Signal::KILL)
         };
         // Whether it succeeds is left to chance.
-        let (_, crashed) = tokio::join!(promote_to(to), crash);
+        let (promotion, crashed) = tokio::join!(promote_to(to), crash);
         // A LiteFS that the promotion itself has ended cannot be killed any more.
-        killed += usize::from(crashed.is_ok());
+        if crashed.is_ok() {
+            *(if promotion.is_ok() { &mut promoted } else { &mut not_promoted }) += 1;
+        }
         scene.load.more(100, NEVER).await?;
         eventually("both candidates are well", NEVER, async || {
             let status = scene.cluster.status().await;
@@ -87,35 +100,75 @@ pub async fn kill_amid_promotions(scene: &Scene, rounds: usize) -> Result<()> {
         })
         .await?;
     }
-    ensure!(killed > 0, "each promotion ended LiteFS before it could be killed");
     Ok(())
 }
 
 /// `launch` releases a lease only where its LiteFS is dead.
-pub fn keeps_its_lease(instance: &Instance) -> Result<()> {
-    let is_released = instance.log().contains("is released");
-    ensure!(!is_released, "the lease of {} was released while its LiteFS lives", instance.id());
-    Ok(())
+pub struct Lease<'a> {
+    instance: &'a Instance,
+    /// The process that holds it.
+    litefs: Option<u32>,
 }
 
-/// The primary stands still, and knows nothing of it.
-pub async fn freeze(scene: &Scene, time: Duration) -> Result<()> {
+impl<'a> Lease<'a> {
+    /// Before something happens that might look like LiteFS's death.
+    pub fn of(instance: &'a Instance) -> Self {
+        Self { instance, litefs: litefs(instance) }
+    }
+
+    /// After it, once Consul is back and clicks are acknowledged: before, nothing could be released. A LiteFS that has died of it
+    /// by itself is another matter.
+    pub async fn is_kept(&self, scene: &Scene) -> Result<()> {
+        scene.load.more(100, NEVER).await?;
+        let is_released = self.instance.log().contains("is released");
+        ensure!(
+            !is_released || litefs(self.instance) != self.litefs,
+            "the lease of {} was released while its LiteFS lives",
+            self.instance.id()
+        );
+        Ok(())
+    }
+}
+
+fn litefs(instance: &Instance) -> Option<u32> {
+    instance.processes().into_iter().find(|process| process.name == LITEFS).map(|process| process.pid)
+}
+
+/// The primary stands still meanwhile, and knows nothing of it.
+pub async fn freeze(scene: &Scene, meanwhile: impl Future<Output = Result<()>>) -> Result<()> {
+    let lease = Lease::of(&scene.primary);
     for process in [APPLICATION, LITEFS] {
         scene.primary.signal(process, Signal::STOP)?;
     }
-    // How long it stands still is what is tried.
-    sleep(time).await;
-    keeps_its_lease(&scene.primary)?;
+    meanwhile.await?;
     for process in [LITEFS, APPLICATION] {
         scene.primary.signal(process, Signal::CONT)?;
     }
-    Ok(())
+    lease.is_kept(scene).await
+}
+
+/// The other candidate finds that nobody has the lease any more, which it looks for as it starts.
+pub async fn succeed(scene: &Scene) -> Result<()> {
+    sleep(PAST_THE_SESSION).await;
+    scene.heir.stop().await?;
+    scene.heir.start().await?;
+    heir_takes_over(scene).await?;
+    // Few, of those who happen to enter there: the replicas follow the one that stands still as long as it does.
+    scene.load.more(5, NEVER).await
 }
 
 /// The primary is restarted, stopped by this signal.
 pub async fn restart(scene: &Scene, signal: Signal) -> Result<()> {
-    scene.primary.stop_by(signal).await?;
+    ended_well(&scene.primary, scene.primary.stop_by(signal).await?)?;
     scene.primary.start().await
+}
+
+/// An instance that is told to stop does so by itself, inside `kill_timeout`, with status 0: with another one LiteFS leaves its
+/// lease behind.
+pub fn ended_well(instance: &Instance, status: Option<ExitStatus>) -> Result<()> {
+    let status = status.with_context(|| format!("{} had to be killed", instance.id()))?;
+    ensure!(status.success(), "{} ended with {status}", instance.id());
+    Ok(())
 }
 
 /// The operator moves the primary's role there and back.
@@ -127,18 +180,21 @@ pub async fn hand_over(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// The role goes there and back until an instance ends of it: LiteFS ends where it loses the role within a transaction.
-pub async fn hand_over_until_it_hurts(scene: &Scene) -> Result<()> {
-    const ENOUGH: usize = 20;
-    for _ in 0..ENOUGH {
-        let from = primary(&scene.cluster).await?;
-        let to = if from.id() == scene.primary.id() { &scene.heir } else { &scene.primary };
-        // On a machine that stays. Whether there is an answer is not what is tried.
-        let _ = order_hand_over(to, to).await;
-        scene.load.more(100, NEVER).await?;
-        if from.log().contains("lost write access") {
-            return Ok(());
-        }
+/// The same again and again while the candidates are far from each other: most of the time a batch waits to be confirmed.
+pub async fn hand_over_from_afar(scene: &Scene) -> Result<()> {
+    const TIMES: usize = 4;
+    let ways = [(&scene.primary, &scene.heir), (&scene.heir, &scene.primary)];
+    for (from, to) in ways {
+        slow_down(scene, from, to, AFAR);
+    }
+    for (from, to) in ways.into_iter().cycle().take(TIMES) {
+        scene.load.more(50, NEVER).await?;
+        // On the one that stays: the other one may end of it, and then there is no answer.
+        let ordered = order_hand_over(to, to).await;
+        takes_over(scene, to).await.with_context(|| format!("from {}: {ordered:?}", from.id()))?;
+    }
+    for (from, to) in ways {
+        slow_down(scene, from, to, Duration::ZERO);
     }
     Ok(())
 }
@@ -181,9 +237,14 @@ pub async fn bring_back_a_stale_one(scene: &Scene) -> Result<()> {
     scene.primary.start().await
 }
 
-/// The primary dies while the other candidate misses the last acknowledged clicks, so many of them.
-pub async fn kill_unreplicated(scene: &Scene, clicks: usize) -> Result<()> {
-    cut_and_kill(scene, scene.load.more(clicks, NEVER)).await
+/// The primary dies while the other candidate misses its last transactions, but has not yet missed its time to confirm them.
+pub async fn kill_unreplicated(scene: &Scene) -> Result<()> {
+    /// A quarter of that time.
+    const MISSED: Duration = Duration::from_millis(500);
+    let (primary, heir) = (scene.primary.address(), scene.heir.address());
+    scene.cluster.network().cut_between(primary, heir, Cut::Silent);
+    sleep(MISSED).await;
+    cut_and_kill(scene, async { Ok(()) }).await
 }
 
 /// The primary dies while the other candidate misses a transaction that is not acknowledged, as visitors know.
@@ -191,7 +252,7 @@ pub async fn kill_unconfirmed(scene: &Scene) -> Result<()> {
     cut_and_kill(scene, async {
         // One more click, after theirs: once it has its answer they have theirs, and with them their cookies.
         let visitor = Visitor::new(&scene.cluster, REGIONS[0], Instant::now())?;
-        eventually("a click is refused", NEVER, async || match visitor.click("refused").await {
+        eventually("a click is refused", NEVER, async || match visitor.click(Some("refused")).await {
             Err(Failure { status: Some(503), .. }) => Ok(()),
             other => bail!("{other:?}"),
         })
@@ -214,10 +275,13 @@ async fn cut_and_kill(scene: &Scene, meanwhile: impl Future<Output = Result<()>>
 
 /// That clicks are acknowledged is not waited for: with `strict` it takes two.
 pub async fn heir_takes_over(scene: &Scene) -> Result<()> {
-    let heir = scene.heir.id();
+    takes_over(scene, &scene.heir).await
+}
+
+async fn takes_over(scene: &Scene, heir: &Instance) -> Result<()> {
     eventually("the other candidate is primary", NEVER, async || {
         let primary = primary(&scene.cluster).await?;
-        ensure!(primary.id() == heir, "{} is", primary.id());
+        ensure!(primary.id() == heir.id(), "{} is", primary.id());
         Ok(())
     })
     .await
