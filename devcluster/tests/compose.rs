@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_secs(20);
 const CONSUL_ALONE: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_image_counts_in_four_regions_without_a_gap_when_its_primary_dies_or_stops() -> Result<()> {
+async fn the_image_counts_in_three_regions_without_a_gap_when_its_primary_dies_or_stops() -> Result<()> {
     let _containers = Containers::start()?;
     let tried = try_it().await;
     tried.with_context(logs)

@@ -15,7 +15,7 @@ const CLUSTER: &str = "--package browser --package devcluster --package faults";
 /// The tests that need the image: devcluster/tests/compose.rs.
 const IMAGE_TESTS: &str = "compose";
 /// All of them.
-const IMAGE_TEST: &str = "the_image_counts_in_four_regions_without_a_gap_when_its_primary_dies_or_stops";
+const IMAGE_TEST: &str = "the_image_counts_in_three_regions_without_a_gap_when_its_primary_dies_or_stops";
 
 /// What to test.
 #[derive(clap::Args)]
