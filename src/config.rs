@@ -79,7 +79,7 @@ pub struct Config {
     #[arg(long, env, value_name = "KEY_LIMIT", default_value = "1000000", hide_env = true, value_parser = limit)]
     pub key_limit: u64,
 
-    /// HOST:PORT of a second listener, for what only the private network may reach: /healthcheck, /handover, /instance, /metrics. Not set: none
+    /// HOST:PORT of a second listener, for what only the private network may reach: /healthcheck, /handover, /hold, /instance, /metrics. Not set: none
     #[arg(long, env, value_name = "PRIVATE_ADDR", hide_env = true, value_parser = host_and_port)]
     pub private_addr: Option<String>,
 

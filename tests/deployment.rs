@@ -133,6 +133,23 @@ fn compose_sets_what_fly_sets() {
     assert_eq!(instances.count(), 4);
 }
 
+#[test]
+fn compose_builds_each_image_once_from_a_stage_that_there_is() {
+    let (dockerfile, compose) = (read("Dockerfile"), read("compose.yaml"));
+    let local =
+        |line: &str| line.trim().strip_prefix("image: ").is_some_and(|image| image.ends_with(":local"));
+    let images = compose.lines().filter(|line| local(line)).count();
+    let builds: Vec<&str> = compose.lines().filter(|line| line.trim_start().starts_with("build:")).collect();
+    assert_eq!(builds.len(), images, "{builds:?}");
+    let (shared, _) = compose.split_once("\nservices:\n").unwrap();
+    assert!(!shared.contains("build:"), "all four instances would build the same image");
+    for build in builds {
+        let (_, target) = build.split_once("target: ").unwrap();
+        let stage = format!(" AS {}\n", target.trim_end_matches(" }"));
+        assert!(dockerfile.contains(&stage), "the Dockerfile has no such stage: {build}");
+    }
+}
+
 fn fly() -> toml::Table {
     read("fly.toml").parse().unwrap()
 }

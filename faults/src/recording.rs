@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use devcluster::{Cluster, Options, instance::Instance, network::Fault as Cut};
 use reqwest::Client;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::{
     history::{Acknowledgement, Confirmation},
@@ -35,6 +35,12 @@ const STEP: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(2);
 /// Before a fault, and after it.
 const QUIET: Duration = Duration::from_secs(30);
+/// How long a fault lasts: more than any alert waits, so that one that speaks of another's fault would fire in it.
+const LASTING: Duration = Duration::from_secs(6 * 60 + 45);
+/// How long each recording is at least: where nothing fails, an alert has as much time to fire.
+const LENGTH: Duration = Duration::from_mins(9);
+/// The `[1m]` of the alerts' expressions.
+const LOOK_BACK: Duration = Duration::from_mins(1);
 /// How long a machine is away in a deploy.
 const AWAY: Duration = Duration::from_secs(40);
 /// How long a cluster may take to be well.
@@ -88,7 +94,7 @@ pub const ALL: [Recording; 5] = [
     },
     Recording {
         name: "volume_fills",
-        what: "the primary's volume fills up to the last twentieth, and then wholly for a moment",
+        what: "the primary's volume fills up to the last twelfth, and then wholly for a moment",
         fires: &["VolumeAlmostFull"],
         strike: Strike::VolumeFills,
     },
@@ -111,11 +117,13 @@ pub async fn record(recording: &Recording) -> Result<PathBuf> {
     })
     .await?;
     let mut tape = Tape::new(&names()?)?;
+    let began = Instant::now();
     let struck: Result<()> = {
         let strike = async {
             sleep(QUIET).await;
             recording.strike.bring_about(&cluster).await?;
             sleep(QUIET).await;
+            sleep_until(began + LENGTH).await;
             Ok(())
         };
         tokio::select! {
@@ -162,6 +170,32 @@ pub fn recorded(file: &Path) -> Result<BTreeSet<Series>> {
             Ok((name, labels))
         })
         .collect()
+}
+
+/// Fails unless the recording goes on for longer than any alert waits and looks back: in one that does not, the silence of
+/// those that wait longest would mean nothing.
+pub fn is_long_enough(file: &Path) -> Result<()> {
+    let seconds = |text: String, key| -> Result<Vec<u64>> {
+        let values = text.lines().filter_map(|line| line.trim().strip_prefix(key).map(str::to_owned));
+        values.map(|value| seconds(&value)).collect()
+    };
+    let waits = seconds(fs::read_to_string(checkout().join(FOLDER).join("alerts.yml"))?, "for: ")?;
+    let longest = waits.into_iter().max().context("no alert waits")? + LOOK_BACK.as_secs();
+    let length = seconds(fs::read_to_string(file)?, "eval_time: ")?.into_iter().max().unwrap_or_default();
+    let name = file.display();
+    ensure!(length > longest, "{name} is {length} s long: an alert takes up to {longest} s. Record it anew");
+    Ok(())
+}
+
+/// `30s` or `5m`.
+fn seconds(duration: &str) -> Result<u64> {
+    let (number, unit) = duration.split_at(duration.len().saturating_sub(1));
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        _ => bail!("{duration} is neither seconds nor minutes"),
+    };
+    Ok(number.parse::<u64>().with_context(|| duration.to_owned())? * unit)
 }
 
 /// The labels that a scrape adds on Fly.
@@ -218,14 +252,14 @@ impl Strike {
             }
             Self::BothCandidatesDown => {
                 tokio::join!(first.kill(), other.kill());
-                sleep(Duration::from_secs(200)).await;
+                sleep(LASTING).await;
                 first.start().await?;
                 other.start().await?;
                 is_well(cluster).await
             }
             Self::OtherCandidateDown => {
                 other.kill().await;
-                sleep(Duration::from_secs(6 * 60 + 45)).await;
+                sleep(LASTING).await;
                 other.start().await?;
                 is_well(cluster).await
             }
@@ -233,16 +267,16 @@ impl Strike {
                 let replica = cluster.instances().iter().find(|instance| !is_near(instance.region()));
                 let replica = replica.context("there is no replica elsewhere")?.address();
                 cluster.network().cut_between(first.address(), replica, Cut::Refused);
-                sleep(Duration::from_secs(170)).await;
+                sleep(LASTING).await;
                 cluster.network().heal_between(first.address(), replica);
                 is_well(cluster).await
             }
             Self::VolumeFills => {
                 let leave = "free=$(df --output=avail -B1 /var/lib/litefs | tail -1); \
                              all=$(df --output=size -B1 /var/lib/litefs | tail -1); \
-                             fallocate -l $((free - all / 20)) /var/lib/litefs/filler";
+                             fallocate -l $((free - all / 12)) /var/lib/litefs/filler";
                 run(&first, leave).await?;
-                sleep(Duration::from_secs(160)).await;
+                sleep(LASTING).await;
                 run(&first, "dd if=/dev/zero of=/var/lib/litefs/filler-2 bs=4k 2>/dev/null; true").await?;
                 sleep(QUIET).await;
                 eventually("the disk is emptied", WELL, async || {

@@ -73,7 +73,7 @@ async fn settle(app: &App, click: &Click, headers: &HeaderMap) -> Result<Settled
     let refused = loop {
         // LiteFS's proxy sends writes to the primary. A change of primary can come between, and so can a client that
         // goes around the proxy.
-        match app.primary_for(headers, deadline).await {
+        match app.primary_for(headers, deadline, &app.metrics.clicks).await {
             Ok(None) => {}
             Ok(Some(elsewhere)) => return Ok(Settled::Elsewhere(elsewhere)),
             Err(nobody) => break failed.map_or(nobody, Error::from),

@@ -56,7 +56,9 @@ pub(super) async fn stream(
 ) -> Result<Response, Error> {
     if matches!(app.counter.current().await, Err(ReadError::Behind)) {
         // As for the page: what this node cannot read yet, the primary can.
-        if let Ok(Some(elsewhere)) = app.primary_for(&headers, Instant::now() + PATIENCE).await {
+        if let Ok(Some(elsewhere)) =
+            app.primary_for(&headers, Instant::now() + PATIENCE, &app.metrics.pages).await
+        {
             return Ok(error::replayed(&elsewhere));
         }
     }

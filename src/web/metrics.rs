@@ -38,13 +38,14 @@ use crate::{
 
 const METHODS: [&str; 4] = ["GET", "HEAD", "POST", "other"];
 /// What is none of them is a file, or is not there.
-const ROUTES: [&str; 9] = [
+const ROUTES: [&str; 10] = [
     "/",
     "/events",
     "/status",
     "/status/live",
     "/healthcheck",
     "/handover",
+    "/hold",
     "/instance",
     "/metrics",
     "other",
@@ -65,8 +66,9 @@ pub(super) struct Metrics {
     durations: [Histogram; ROUTES.len()],
     roles: [AtomicU64; ROLES.len()],
     pub(super) streams: Streams,
-    pub(super) held: AtomicU64,
-    pub(super) replayed: AtomicU64,
+    pub(super) clicks: HandedOn,
+    /// And their streams.
+    pub(super) pages: HandedOn,
     /// Of visitors alone.
     under_way: TaskTracker,
     observer: Option<Observer>,
@@ -86,6 +88,13 @@ impl<M: EncodeMetric + TypedMetric, const LABELS: usize> EncodeMetric for Labell
     fn metric_type(&self) -> MetricType {
         M::TYPE
     }
+}
+
+/// Requests that need the primary, and did not find it here at once.
+#[derive(Debug, Default)]
+pub(super) struct HandedOn {
+    pub(super) held: AtomicU64,
+    pub(super) replayed: AtomicU64,
 }
 
 /// Streams that are open.
@@ -118,8 +127,8 @@ impl Metrics {
             durations: std::array::from_fn(|_| Histogram::of_times(&DURATIONS)),
             roles: [const { AtomicU64::new(0) }; _],
             streams: Streams::default(),
-            held: AtomicU64::new(0),
-            replayed: AtomicU64::new(0),
+            clicks: HandedOn::default(),
+            pages: HandedOn::default(),
             under_way,
             observer: instance.observer(instance.id()),
             disk: Arc::new(Semaphore::new(1)),
@@ -229,10 +238,16 @@ fn registry(app: &App, asked: &Asked) -> Registry {
             "Time in seconds since the primary's last word; up to 1 means nothing; not told by the primary";
         all.register("lag_seconds", help, ConstGauge::new(lag.as_secs_f64()));
     }
-    let mut counter =
-        |name, help, value: &AtomicU64| all.register(name, help, ConstCounter::new(value.load(Relaxed)));
-    counter("requests_held", "Requests that waited for a primary", &metrics.held);
-    counter("requests_replayed", "Requests that were handed to the primary", &metrics.replayed);
+    let kinds = [("click", &metrics.clicks), ("page", &metrics.pages)];
+    let mut by_kind = |name, help, count: fn(&HandedOn) -> &AtomicU64| {
+        let counts = kinds
+            .map(|(kind, requests)| ([("kind", kind)], ConstCounter::new(count(requests).load(Relaxed))));
+        all.register(name, help, Labelled(counts.into()));
+    };
+    let help = "Requests that waited here for a primary; those that LiteFS's proxy holds are not among them";
+    by_kind("requests_held", help, |requests| &requests.held);
+    let help = "Requests that this application handed to the primary; those that LiteFS's proxy did are not among them";
+    by_kind("requests_replayed", help, |requests| &requests.replayed);
     all
 }
 

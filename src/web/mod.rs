@@ -57,7 +57,7 @@ use crate::{
     instance::{Instance, Nowhere, Replay, Route},
 };
 use error::Error;
-use metrics::Metrics;
+use metrics::{HandedOn, Metrics};
 use request_id::RequestId;
 use status::Poller;
 
@@ -82,7 +82,12 @@ struct App {
 
 impl App {
     /// Who handles a request that needs the primary: another instance, or (`None`) this one, which takes clicks then.
-    async fn primary_for(&self, request: &HeaderMap, until: Instant) -> Result<Option<Replay>, Error> {
+    async fn primary_for(
+        &self,
+        request: &HeaderMap,
+        until: Instant,
+        counts: &HandedOn,
+    ) -> Result<Option<Replay>, Error> {
         if self.counter.is_writing_now() && self.instance.route_to_primary(request) == Route::Here {
             return Ok(None);
         }
@@ -94,7 +99,7 @@ impl App {
             let route = self.instance.route_to_primary(request);
             let unsettled = match &route {
                 Route::Replay(replay) => {
-                    self.metrics.replayed.fetch_add(1, Relaxed);
+                    counts.replayed.fetch_add(1, Relaxed);
                     return Ok(Some(replay.clone()));
                 }
                 Route::Nowhere(reason @ Nowhere::TooManyHops) => return Err(reason.clone().into()),
@@ -102,7 +107,7 @@ impl App {
                 Route::Here => Error::Starting,
             };
             if !std::mem::replace(&mut is_held, true) {
-                self.metrics.held.fetch_add(1, Relaxed);
+                counts.held.fetch_add(1, Relaxed);
             }
             tokio::select! {
                 () = self.counter.is_writing(), if route == Route::Here => return Ok(None),

@@ -46,12 +46,14 @@ pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Resul
     let headers = request.into_parts().0.headers;
     let count = match app.counter.current().await {
         // This binary is newer than the schema, or the first sync is still to come.
-        Err(ReadError::Behind) => match app.primary_for(&headers, Instant::now() + PATIENCE).await {
-            Ok(Some(elsewhere)) => return Ok(error::replayed(&elsewhere)),
-            // This is the primary, and it has just migrated.
-            Ok(None) => app.counter.current().await?,
-            Err(_) => return Err(Error::NothingToShow),
-        },
+        Err(ReadError::Behind) => {
+            match app.primary_for(&headers, Instant::now() + PATIENCE, &app.metrics.pages).await {
+                Ok(Some(elsewhere)) => return Ok(error::replayed(&elsewhere)),
+                // This is the primary, and it has just migrated.
+                Ok(None) => app.counter.current().await?,
+                Err(_) => return Err(Error::NothingToShow),
+            }
+        }
         count => count?,
     };
     let (instance, role) = (&app.instance, app.instance.role());

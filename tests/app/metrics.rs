@@ -124,13 +124,14 @@ async fn a_role_its_changes_and_what_they_do_to_clicks_are_counted() {
     // It is held until there is a primary, and then handed to it.
     let click = app.click("increment");
     let change = async {
-        eventually(&app, "app_requests_held_total", 1.0).await;
+        eventually(&app, r#"app_requests_held_total{kind="click"}"#, 1.0).await;
         eventually(&app, "app_requests_under_way", 1.0).await;
         litefs.say(Says::ReplicaOf("sjc-2"));
     };
     let (answer, ()) = tokio::join!(click, change);
     assert!(answer.headers().contains_key("fly-replay"));
-    eventually(&app, "app_requests_replayed_total", 1.0).await;
+    eventually(&app, r#"app_requests_replayed_total{kind="click"}"#, 1.0).await;
+    eventually(&app, r#"app_requests_replayed_total{kind="page"}"#, 0.0).await;
     eventually(&app, "app_requests_under_way", 0.0).await;
     eventually(&app, r#"app_role{role="replica"}"#, 1.0).await;
     eventually(&app, r#"app_role{role="none"}"#, 0.0).await;

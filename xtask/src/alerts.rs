@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Result, bail};
-use faults::recording::{ALL, FOLDER, Recording, record};
+use faults::recording::{ALL, FOLDER, Recording, is_long_enough, record};
 use futures_util::{StreamExt as _, stream};
 
 use crate::{checkout, root, run as run_command, setup};
@@ -56,6 +56,11 @@ pub fn check() -> Result<()> {
         .map(|recording| folder.join("recordings").join(format!("{}.yml", recording.name)))
         .collect();
     recordings.sort();
+    for file in &recordings {
+        is_long_enough(file)?;
+    }
+    // No recording: a cluster has one app.
+    recordings.push(folder.join("all_down.yml"));
     for file in &recordings {
         // promtool takes a name that is not there for one that it has to expand, and passes.
         fs::metadata(file).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;

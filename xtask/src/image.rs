@@ -92,6 +92,7 @@ pub fn run(args: Args) -> Result<()> {
         words.push(format!("--build-arg={argument}={name}"));
         words.extend(mounts);
     }
+    words.extend(origin());
     for (target, name) in [("app", APP), ("edge", EDGE)] {
         // HEALTHCHECK is Docker's, and not in the other format.
         let mut build = engine();
@@ -100,6 +101,26 @@ pub fn run(args: Args) -> Result<()> {
         println!("{name}: {} MB", megabytes(name)?);
     }
     Ok(())
+}
+
+/// Which commit it is of, and where that comes from, as far as git knows: for the image's labels.
+fn origin() -> Vec<String> {
+    let git = |words: &[&str]| {
+        let said = run_quietly(Command::new("git").args(words).current_dir(checkout())).ok()?;
+        Some(said.trim().to_owned())
+    };
+    let revision = git(&["rev-parse", "HEAD"]).map(|commit| format!("--build-arg=REVISION={commit}"));
+    let remote = git(&["remote", "get-url", "origin"]);
+    let source = remote.map(|remote| format!("--build-arg=SOURCE={}", without_password(&remote)));
+    revision.into_iter().chain(source).collect()
+}
+
+/// `https://name:password@host/path`: labels are for everybody.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{host}/{path}")
 }
 
 /// An image in the place of one that cannot be pulled.
@@ -244,5 +265,16 @@ mod tests {
         let dockerfile = "# ARG A=x\nARG AB=y\nARG A=debian:bookworm-slim\n";
         assert_eq!(default(dockerfile, "A").unwrap(), "debian:bookworm-slim");
         assert!(default(dockerfile, "B").is_err());
+    }
+
+    #[test]
+    fn a_label_tells_no_password() {
+        for (url, label) in [
+            ("https://me:secret@example.org/me/app.git", "https://example.org/me/app.git"),
+            ("https://example.org/me/a@b", "https://example.org/me/a@b"),
+            ("git@example.org:me/app.git", "git@example.org:me/app.git"),
+        ] {
+            assert_eq!(without_password(url), label);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! vulnerabilities of all dependencies.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -28,6 +28,14 @@ pub fn run() -> Result<()> {
     let Tools { actionlint, cargo_deny, hadolint, zizmor } = tools()?;
     // It hands what workflows run to shellcheck.
     check(&actionlint, &[])?;
+    // One that is only written down, for who wants it.
+    let guide =
+        fs::read_to_string(checkout().join("docs/backup.md")).context("cannot read docs/backup.md")?;
+    let workflow = guide.split_once("```yaml\n").and_then(|(_, rest)| rest.split_once("```"));
+    let (workflow, _) = workflow.context("docs/backup.md has no workflow")?;
+    let file = setup::tools().join("workflow-of-the-guide.yml");
+    fs::write(&file, workflow)?;
+    check(&actionlint, &[&file.to_string_lossy()])?;
     // Only what the files themselves tell: the rest asks GitHub.
     check(&zizmor, &["--offline", "--quiet", "--no-progress", "--strict-collection", ".github"])?;
     check(&hadolint, &["Dockerfile"])?;

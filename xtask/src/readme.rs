@@ -4,9 +4,11 @@
 //! being typed. Its patch has to apply. A command that is neither run nor in [`LEFT_OUT`] cannot be.
 
 use std::{
-    fs::{self, File},
+    env,
+    fs::{self, File, Permissions},
     io::Write as _,
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
@@ -25,8 +27,8 @@ use crate::{
 /// Commands that begin so are not run here, and why.
 const LEFT_OUT: [(&str, &str); 6] = [
     ("cargo xtask test", "it is what follows the README"),
-    ("cargo xtask image", "it is a step of its own"),
-    ("cargo xtask faults", "each fault is a test of its own"),
+    ("cargo xtask image", "`cargo xtask test` does so as well, without --release where it is not --full"),
+    ("cargo xtask faults", "it takes an hour; `cargo xtask test` tries most of the faults"),
     ("cargo xtask alerts", "it takes minutes; what it once recorded is checked in a step of its own"),
     ("docker compose", "devcluster/tests/compose.rs does it, with podman"),
     ("fly ", "it needs Fly"),
@@ -36,6 +38,24 @@ const LEFT_OUT: [(&str, &str); 6] = [
 const SERVED: &str = "localhost:8081";
 /// Runs until the end, as in another terminal.
 const SERVER: &str = "cargo run";
+/// The server has to be stopped before, by whoever follows.
+const RESTORE: &str = "cargo run -- restore";
+/// Has findings: is shown where it has some.
+const DOCTOR: &str = "(fly machines list --json; fly secrets list --json) | cargo run -- doctor";
+/// What the README's deployment has wrong: in which file, what is there instead of what.
+const MISTAKES: [(&str, &str, &str); 2] = [
+    ("litefs.yml", "db: \"${DATABASE_FILENAME}\"", "db: \"${LITEFS_DIR}/${DATABASE_FILENAME}\""),
+    ("fly.toml", "auto_stop_machines = \"off\"", "auto_stop_machines = \"stop\""),
+];
+/// `fly`, for an app with one machine.
+const FLYCTL: &str = r#"#!/bin/sh
+case $1 in
+machines) echo '[{"id": "a1", "state": "started", "region": "sjc", "config": {"mounts": [{"path": "/var/lib/litefs"}]}}]' ;;
+secrets) echo '[{"name": "FLY_CONSUL_URL", "digest": "d1"}]' ;;
+esac
+"#;
+/// Installs from Debian.
+const SETUP: &str = "cargo xtask setup";
 /// Has a prompt. Ends with `quit`.
 const CLUSTER: &str = "cargo xtask cluster";
 
@@ -58,6 +78,11 @@ pub fn follow() -> Result<()> {
             commands().any(|command| command.starts_with(start)),
             "the README has no command {start} any more, which is left out"
         );
+    }
+    for block in blocks.iter().filter(|block| block.language != "sh") {
+        let is_typed = |line: &&&str| line.starts_with("$ ");
+        let typed = block.lines.iter().find(is_typed);
+        ensure!(typed.is_none(), "the README's {typed:?} would not be run: only what is marked as sh is");
     }
     let mut reader = Reader { copy: copy::with_dependencies("readme")?, server: None };
     for (block, next) in blocks.iter().zip(blocks.iter().skip(1).map(Some).chain([None])) {
@@ -91,6 +116,14 @@ impl Reader {
                 continue;
             }
             let started = Instant::now();
+            if line == DOCTOR {
+                said += &self.examine_mistakes().with_context(|| format!("the README's {line:?}"))?;
+                println!("{line}: {:.1} s", started.elapsed().as_secs_f64());
+                continue;
+            }
+            if line.starts_with(RESTORE) {
+                self.server = None;
+            }
             said += &self.run(line, &typed).with_context(|| format!("the README's {line:?}"))?;
             println!("{}: {:.1} s", without_comment(line), started.elapsed().as_secs_f64());
         }
@@ -119,6 +152,35 @@ impl Reader {
         let status = running.child.wait()?;
         let said = running.said();
         ensure!(status.success(), "{status}:\n{said}");
+        Ok(said)
+    }
+
+    /// Of a deployment that is the copy's for so long.
+    fn examine_mistakes(&self) -> Result<String> {
+        let folder = &self.copy.folder;
+        let mut right = Vec::new();
+        for (file, text, mistake) in MISTAKES {
+            let file = folder.join(file);
+            let before = fs::read_to_string(&file)?;
+            ensure!(before.contains(text), "{} has no {text}", file.display());
+            fs::write(&file, before.replacen(text, mistake, 1))?;
+            right.push((file, before));
+        }
+        let programs = folder.join("target/flyctl");
+        fs::create_dir_all(&programs)?;
+        fs::write(programs.join("fly"), FLYCTL)?;
+        fs::set_permissions(programs.join("fly"), Permissions::from_mode(0o755))?;
+        let path = format!("{}:{}", programs.display(), env::var("PATH").unwrap_or_default());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", DOCTOR]).current_dir(folder).env("PATH", path);
+        shell.env("CARGO_TARGET_DIR", folder.join("target"));
+        let output = shell.output().context("cannot start a shell")?;
+        for (file, before) in right {
+            fs::write(file, before)?;
+        }
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(1), "{}, not 1:\n{said}{stderr}", output.status);
         Ok(said)
     }
 
@@ -175,7 +237,11 @@ impl Running {
 
 fn why_not(line: &str) -> Option<&'static str> {
     let left_out = LEFT_OUT.iter().find(|(start, _)| line.starts_with(start)).map(|(_, reason)| *reason);
-    left_out.or_else(|| root::can_run_clusters().err().filter(|_| line.starts_with(CLUSTER)))
+    left_out.or_else(|| {
+        root::can_run_clusters()
+            .err()
+            .filter(|_| [CLUSTER, SETUP].iter().any(|start| line.starts_with(start)))
+    })
 }
 
 fn without_comment(line: &str) -> &str {

@@ -27,6 +27,8 @@ pub struct ClusterTools {
 pub const LITEFS: &str = "v0.5.14";
 /// Brings compose.yaml up on podman.
 const PODMAN_COMPOSE: &str = "1.6.0";
+/// An S3 server.
+const VERSITYGW: &str = "v1.8.0";
 /// The rules of accessibility, a script from npm.
 const AXE: &str = "4.14.1";
 /// The newest that runs on Node 18.
@@ -83,6 +85,14 @@ pub fn containers() -> Result<PathBuf> {
         Need { file: "iptables", package: "iptables", reason: "the containers' ports" },
     ])?;
     link("podman-compose", &from_pypi("podman-compose", PODMAN_COMPOSE, "bringing compose.yaml up")?)
+}
+
+/// What a backup to S3 is tried with. Not among [`run`]'s: it takes minutes to build.
+pub fn s3() -> Result<()> {
+    apt::install(&[Need { file: "rclone", package: "rclone", reason: "backups to S3" }])?;
+    let server = "github.com/versity/versitygw/cmd/versitygw";
+    link("versitygw", &go_program("versitygw", server, VERSITYGW, "an S3 to back up to")?)?;
+    Ok(())
 }
 
 /// A program that PyPI has, in a folder of its own.

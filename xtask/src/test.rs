@@ -15,12 +15,18 @@ const CLUSTER: &str = "--package browser --package devcluster --package faults";
 /// The tests that need the image: devcluster/tests/compose.rs.
 const IMAGE_TESTS: &str = "compose";
 /// All of them.
-const IMAGE_TEST: &str = "the_image_counts_in_four_regions_without_a_gap_when_its_primary_dies_or_stops";
+const IMAGE_TEST: &str = "the_image_counts_in_three_regions_without_a_gap_when_its_primary_dies_or_stops";
+
+/// The one test that only --full has: what it needs takes minutes to build.
+const S3_TEST: &str = "the_guide_brings_a_backup_to_s3_and_back";
 
 /// What to test.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Repeats what depends on chance as often as the nightly run does (`LITEFS_COUNTER_FULL=1`)
+    /// More of the same, as each night: repeats what depends on chance ten times as often and more, sends 100,000
+    /// hostile requests (`LITEFS_COUNTER_FULL=1`), backs up to an S3 server, and compiles the image as for a deploy.
+    /// Not in it, and commands of their own: `faults --full`, `bench` (`--soak`, `--streams`), `lighthouse`, and new
+    /// recordings for `alerts`
     #[arg(long)]
     full: bool,
     /// Runs the tests whose names contain one of these, and no other checks
@@ -85,6 +91,11 @@ fn on_clusters(args: &Args) -> Result<()> {
         let names = names(packages)?.into_iter().filter(|name| name != IMAGE_TESTS);
         Ok(names.flat_map(|name| ["--test ".to_owned(), name, " ".to_owned()]).collect())
     };
+    if args.full {
+        step("setup for S3", setup::s3)?;
+    } else if args.filter.is_empty() {
+        println!("not run here: the backup to S3 ({S3_TEST}), which --full has");
+    }
     // Meanwhile, because these wait a lot.
     let image = if tries_the_image(args) { Some(image::Build::start(args.full)?) } else { None };
     let words = format!("--lib --bins {}", tests(&["browser", "devcluster"])?);
@@ -123,6 +134,8 @@ fn select(test: &mut Command, args: &Args) {
     test.args(["--", "--include-ignored"]).args(&args.filter);
     if args.full {
         test.env("LITEFS_COUNTER_FULL", "1");
+    } else {
+        test.args(["--skip", S3_TEST]);
     }
 }
 

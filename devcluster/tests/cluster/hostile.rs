@@ -6,6 +6,7 @@ mod resources;
 
 use std::{
     env,
+    io::{self, Write as _},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -81,6 +82,14 @@ async fn hostile_requests_change_nothing_and_hold_up_nobody() {
     for (percent, otherwise) in [(99, &beside), (50, &calm)] {
         let limit = QUICK.max(otherwise.percentile(percent) * SLOWER);
         let seen = attacked.percentile(percent);
+        if QUICK < seen && seen <= limit {
+            // Past what libtest keeps to itself: whoever reads that the test passed reads this as well.
+            let _ = writeln!(
+                io::stderr(),
+                "visitors waited {seen:?} at percentile {percent}, above {QUICK:?}: allowed, up to {limit:?}, by what others \
+                 waited on this busy machine"
+            );
+        }
         assert!(seen <= limit, "visitors were held up: {seen:?} at percentile {percent}, above {limit:?}");
     }
 

@@ -6,6 +6,7 @@ mod hostile;
 mod launch;
 mod migrations;
 mod outages;
+mod s3;
 mod second_app;
 mod status;
 mod streams;

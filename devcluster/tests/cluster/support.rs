@@ -57,7 +57,8 @@ pub fn second_app() -> PathBuf {
     built_programs().join("examples/second_app")
 }
 
-fn repository() -> PathBuf {
+/// The checkout.
+pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 

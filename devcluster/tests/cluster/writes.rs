@@ -150,6 +150,11 @@ async fn a_click_that_is_committed_and_not_confirmed_is_settled_by_its_key_and_e
     let answer = visitor.post(b"intent=increment".to_vec()).await;
     assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert!(!answer.headers().contains_key("fly-replay"));
+    // From the edge through the replay: the primary's line says which request it was.
+    let id = answer.headers()["fly-request-id"].to_str().unwrap().to_owned();
+    let log = primary.log();
+    let line = log.lines().find(|line| line.contains("A click failed")).expect("the log says that it failed");
+    assert!(id.ends_with("-ams") && line.ends_with(&format!("request={id}")), "{id}: {line}");
     assert!(answer.text().await.unwrap().contains("not known whether this click was counted"));
     assert!(primary.log().contains("did not confirm it within 2 s"), "{}", primary.log());
     // It is committed, and nobody's cookie says so before it is confirmed: LiteFS's own would.

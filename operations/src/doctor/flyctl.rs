@@ -76,10 +76,13 @@ impl Flyctl {
     /// Sorts what was on standard input.
     pub(super) fn read(input: &str, report: &mut Report) -> Self {
         let mut told = Self::default();
+        let mut empty = Vec::new();
         for (at, document) in Deserializer::from_str(input).into_iter::<Value>().enumerate() {
             let number = at + 1;
             let read = match document {
-                Ok(Value::Array(items)) => told.take(items, number, report),
+                // Go may write an empty list as `null`.
+                Ok(Value::Null) => told.take(Vec::new(), number, &mut empty),
+                Ok(Value::Array(items)) => told.take(items, number, &mut empty),
                 Ok(_) => Err("it is no list".to_owned()),
                 Err(error) => Err(format!("it is no JSON: {error}")),
             };
@@ -88,17 +91,33 @@ impl Flyctl {
                     "document {number} on standard input: {reason}. Expected what `fly machines list --json`, `fly volumes \
                      list --json` or `fly secrets list --json` print"
                 ));
-                break;
+                return told;
             }
         }
+        told.take_empty(&empty, report);
         told
     }
 
-    fn take(&mut self, items: Vec<Value>, number: usize, report: &mut Report) -> Result<(), String> {
-        let Some(first) = items.first().cloned() else {
+    /// Empty lists do not tell what they are of, unless they are all that is left.
+    fn take_empty(&mut self, numbers: &[usize], report: &mut Report) {
+        let missing = [self.machines.is_none(), self.volumes.is_none(), self.secrets.is_none()];
+        if numbers.len() == missing.into_iter().filter(|is_missing| *is_missing).count() {
+            self.machines.get_or_insert_default();
+            self.volumes.get_or_insert_default();
+            self.secrets.get_or_insert_default();
+            return;
+        }
+        for number in numbers {
             report.leave_out(format!(
-                "document {number} on standard input: an empty list, of nobody knows what"
+                "document {number} on standard input: an empty list, of nobody knows what; with all three of flyctl's lists it \
+                 would be known"
             ));
+        }
+    }
+
+    fn take(&mut self, items: Vec<Value>, number: usize, empty: &mut Vec<usize>) -> Result<(), String> {
+        let Some(first) = items.first().cloned() else {
+            empty.push(number);
             return Ok(());
         };
         let has = |key: &str| first.get(key).is_some();

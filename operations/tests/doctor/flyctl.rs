@@ -117,3 +117,20 @@ fn consul_is_not_attached() {
     // As older versions of flyctl write it.
     told(&[vec![json!({"Name": "FLY_CONSUL_URL", "Digest": "d1", "CreatedAt": "1 month ago"})]]).is_well();
 }
+
+/// As many empty lists as there are kinds left: they are of those.
+#[test]
+fn an_empty_list_that_can_be_of_one_kind_only_is_of_that() {
+    let candidates = machines()[..2].to_vec();
+    told(&[candidates.clone(), vec![], secrets()]).finds("volumes-few");
+    told(&[vec![], volumes(), secrets()]).finds("few-candidates");
+    told(&[machines(), volumes(), vec![]]).finds("consul-url-missing");
+    let null = [Value::from(candidates), Value::Null, Value::from(secrets())].map(|list| list.to_string());
+    Example::new().with_input(null.concat()).finds("volumes-few");
+
+    let report = Example::new().with_input("[]\nnull\n[]").examine();
+    let found: Vec<&str> = report.findings.iter().map(|finding| finding.id).collect();
+    assert_eq!(found, ["consul-url-missing", "few-candidates", "volumes-few"], "{report}");
+    assert_eq!(report.status(), 1, "{report}");
+    assert!(!report.not_checked.iter().any(|line| line.contains("fly ")), "{report}");
+}

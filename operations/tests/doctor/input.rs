@@ -111,9 +111,11 @@ fn standard_input_that_does_not_end() {
 }
 
 #[test]
-fn an_empty_list_says_nothing() {
-    let report = Example::new().with_input("[]").is_well();
-    assert!(report.not_checked.iter().any(|line| line.contains("an empty list")), "{report}");
+fn an_empty_list_of_which_nobody_knows_what_it_is_says_nothing() {
+    for input in ["[]", "null", "[] []", "[] [] [] []"] {
+        let report = Example::new().with_input(input).is_well();
+        assert!(report.not_checked.iter().any(|line| line.contains("an empty list")), "{input}: {report}");
+    }
 }
 
 #[test]

@@ -27,12 +27,20 @@ impl fmt::Display for Held {
     }
 }
 
-/// Of LiteFS and the application on this instance, in a fixed order.
+/// By the names that they have there; the application's is another one once it is renamed.
+const PROGRAMS: [&str; 3] = ["litefs", "litefs-counter", "litefs-launch"];
+
+/// Of `launch`, LiteFS and the application on this instance, in a fixed order.
 pub fn held(instance: &Arc<Instance>) -> Vec<Held> {
-    let mut held: Vec<Held> = instance
-        .processes()
+    // Of a longer name the kernel keeps that much.
+    let kept = PROGRAMS.map(|program| program.get(..15).unwrap_or(program));
+    let processes = instance.processes();
+    for program in kept {
+        assert!(processes.iter().any(|process| process.name == program), "no {program}: {processes:?}");
+    }
+    let mut held: Vec<Held> = processes
         .into_iter()
-        .filter(|process| process.name.starts_with("litefs"))
+        .filter(|process| kept.contains(&process.name.as_str()))
         .map(|process| {
             let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap();
             let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
