@@ -65,12 +65,17 @@ async fn launch_ends_with_its_litefs_where_it_reaches_nobody() {
     let dead = primary(&cluster).await;
     let key = lease(&cluster).await;
     dead.cut();
+    let died = Instant::now();
     dead.signal("litefs", Signal::KILL).unwrap();
     eventually("the instance has ended", SOON, async || match dead.state() {
         State::Crashed => Ok(()),
         state => Err(format!("{state:?}: {}", dead.log())),
     })
     .await;
+    let took = died.elapsed();
+    println!("it has ended {:.1} s after that", took.as_secs_f64());
+    // Consul has a second. To look up its name would take ten.
+    assert!(took < Duration::from_secs(6), "{took:?}: {}", dead.log());
     assert!(dead.log().contains("left to its time-out"), "{}", dead.log());
     assert_eq!(lease(&cluster).await, key);
 }
