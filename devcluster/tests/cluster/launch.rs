@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use devcluster::{Cluster, Options, instance::State};
 use rustix::process::Signal;
 
-use crate::support::{SOON, eventually, heir, is_primary, primary, start};
+use crate::support::{SOON, eventually, heir, is_primary, lease, primary, start};
 
 /// With LiteFS's lease alone it takes 16 to 20 s.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -78,13 +78,4 @@ async fn launch_ends_with_its_litefs_where_it_reaches_nobody() {
     assert!(took < Duration::from_secs(6), "{took:?}: {}", dead.log());
     assert!(dead.log().contains("left to its time-out"), "{}", dead.log());
     assert_eq!(lease(&cluster).await, key);
-}
-
-/// The key, as Consul has it.
-async fn lease(cluster: &Cluster) -> serde_json::Value {
-    let (address, app) = (cluster.consul().address(), "litefs-counter");
-    let path = format!("{}litefs/{app}", cluster.consul().url(app).split_once("8500/").unwrap().1);
-    let key = reqwest::get(format!("http://[{address}]:8500/v1/kv/{path}?consistent")).await.unwrap();
-    assert!(key.status().is_success(), "{key:?}");
-    key.json().await.unwrap()
 }

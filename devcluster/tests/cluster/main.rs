@@ -1,5 +1,6 @@
 //! The application on four LiteFS nodes in three regions, as its visitors and its operator meet it. Needs root.
 
+mod alone;
 mod copies;
 mod doctor;
 mod hostile;
@@ -9,6 +10,7 @@ mod outages;
 mod second_app;
 mod status;
 mod streams;
+mod supervision;
 mod support;
 mod visitors;
 mod writes;
