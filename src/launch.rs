@@ -20,10 +20,17 @@ mod lease;
 mod mount;
 mod record;
 
-use std::{env, ffi::OsString, path::PathBuf, process::Command, time::Duration};
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow};
 use operations::litefs_yml::LiteFsYml;
+use rustix::fs::statvfs;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -39,6 +46,8 @@ pub const LIFE: &str = "LAUNCH_ID";
 /// How long LiteFS's start waits for the release of the last life's lease. A LiteFS that still found it would look again
 /// only a second later.
 const BEFORE_START: Duration = Duration::from_secs(1);
+/// A volume with less room than this is full: LiteFS may have made some in its last moment.
+const ROOM: u64 = 1 << 20;
 
 /// Runs the command, `litefs mount` where it is empty, until it ends. Returns the status to end with.
 pub async fn run(command: Vec<OsString>) -> anyhow::Result<u8> {
@@ -47,7 +56,10 @@ pub async fn run(command: Vec<OsString>) -> anyhow::Result<u8> {
     let life = Uuid::now_v7().to_string();
     let variable = |name: &str| if name == LIFE { Some(life.clone()) } else { env::var(name).ok() };
     let litefs = LiteFsYml::find(&words, variable);
-    let mount = litefs.as_ref().ok().map(|litefs| PathBuf::from(litefs.mount()));
+    let (mount, data) = match &litefs {
+        Ok(litefs) => (Some(PathBuf::from(litefs.mount())), Some(PathBuf::from(litefs.data()))),
+        Err(_) => (None, None),
+    };
     let fence = match litefs.and_then(|litefs| fence(&litefs, &life)) {
         Ok(fence) => fence,
         Err(reason) => {
@@ -74,6 +86,9 @@ pub async fn run(command: Vec<OsString>) -> anyhow::Result<u8> {
     if ended == Ended::InOrder {
         return Ok(0);
     }
+    if let Some(data) = data.filter(|data| is_full(data)) {
+        tracing::error!(volume = %data.display(), "{ended}. Its volume is full: extend it, or make room.");
+    }
     if let Some(fence) = &fence {
         match is_alone {
             Ok(()) => fence.release_own(ended).await,
@@ -81,6 +96,11 @@ pub async fn run(command: Vec<OsString>) -> anyhow::Result<u8> {
         }
     }
     Ok(ended.status())
+}
+
+/// LiteFS ends where it cannot commit, and cannot start where it cannot write.
+fn is_full(volume: &Path) -> bool {
+    statvfs(volume).is_ok_and(|volume| volume.f_bavail * volume.f_frsize < ROOM)
 }
 
 async fn watch(fence: Option<&Fence>) -> std::convert::Infallible {

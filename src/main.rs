@@ -50,7 +50,10 @@ fn main() -> anyhow::Result<ExitCode> {
     if let Some(Command::Launch { command }) = config.command {
         // It has little to do, and is there beside the application all the time.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        return Ok(ExitCode::from(runtime.block_on(launch::run(command))?));
+        let ended = runtime.block_on(launch::run(command));
+        // It would wait for threads that look up Consul's name or unmount: its own bounds are over.
+        runtime.shutdown_background();
+        return Ok(ExitCode::from(ended?));
     }
     if let Err(error) = allow_open_pages() {
         tracing::warn!(%error, "The limit of open files stays as it is.");

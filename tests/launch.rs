@@ -27,6 +27,9 @@ use tokio::{net::TcpListener, sync::watch};
 /// Nothing takes this long unless it hangs.
 const SOON: Duration = Duration::from_secs(20);
 
+/// As it is in the URL: LiteFS decodes it.
+const TOKEN: &str = "token%2Dof+consul";
+
 /// Tells its id and its life, and lives until it is killed, or ends in order when a file says so.
 const LITEFS: &str = "echo litefs $$ $LAUNCH_ID; while ! [ -e stop ]; do sleep 0.05; done";
 
@@ -93,7 +96,7 @@ async fn the_lease_of_a_litefs_that_was_killed_is_released() {
     signal(litefs, "KILL");
     assert_eq!(launch.ended().code(), Some(137));
     assert_eq!(site.consul.held(), None, "{}", launch.said());
-    assert!(!launch.said().contains("token-of-consul"), "{}", launch.said());
+    assert!(!launch.said().contains("token"), "{}", launch.said());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,22 +196,48 @@ async fn a_consul_that_does_not_answer_holds_up_neither_start_nor_end() {
     site.wait_for_record("session-1");
     // It takes connections, and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    site.set_consul(&format!("http://{}/", silent.local_addr().unwrap()));
-    signal(first.child.id(), "KILL");
-    first.ended();
-    signal(litefs, "KILL");
-    eventually("the last life is over", || !Path::new("/proc").join(litefs.to_string()).exists());
+    let url = format!("http://:{TOKEN}@{}/", silent.local_addr().unwrap());
+    site.set_consul(&url);
+    Site::end(&mut first, litefs);
 
-    let started = Instant::now();
-    let (mut second, litefs, _) = site.launch();
-    let start = started.elapsed();
+    // There is something to ask about, and a second to do it in; and where there is nothing to ask about.
+    let elsewhere = Site::with_consul(site.consul.clone(), &url);
+    let (start, mut second, litefs) = site.quickest_launch();
+    let (unasked, ..) = elsewhere.quickest_launch();
+    let delay = start.saturating_sub(unasked);
+    assert!(
+        (Duration::from_millis(900)..Duration::from_millis(1300)).contains(&delay),
+        "{start:?}, {unasked:?}"
+    );
     assert!(!second.said().contains("has this volume"), "{}", second.said());
-    assert!((Duration::from_millis(900)..Duration::from_secs(3)).contains(&start), "{start:?}");
+    second.wait_until_it_says("until Consul answers: is it up, and FLY_CONSUL_URL right?");
     let killed = Instant::now();
     signal(litefs, "KILL");
     second.ended();
     assert!(killed.elapsed() < Duration::from_secs(4), "{:?}", killed.elapsed());
     assert!(second.said().contains("left to its time-out: Consul does not tell"), "{}", second.said());
+    assert!(!second.said().contains("token"), "{}", second.said());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_consul_refuses_the_token_the_lease_is_kept_and_the_token_not_told() {
+    let site = Site::new().await;
+    let (mut first, litefs, life) = site.launch();
+    site.take_lease("session-1", "sjc-1", &life);
+    site.wait_for_record("session-1");
+    Site::end(&mut first, litefs);
+    let held = site.consul.held();
+    assert!(held.is_some(), "{}", first.said());
+
+    site.set_consul(&site.url.replace(TOKEN, "an%20old-token"));
+    let (mut second, litefs, _) = site.launch();
+    second.wait_until_it_says("until Consul answers: is it up, and FLY_CONSUL_URL right?");
+    signal(litefs, "KILL");
+    second.ended();
+    assert!(second.said().contains("left to its time-out: Consul does not tell"), "{}", second.said());
+    assert!(second.said().contains("403"), "{}", second.said());
+    assert!(!second.said().contains("token"), "{}", second.said());
+    assert_eq!(site.consul.held(), held);
 }
 
 #[test]
@@ -229,7 +258,7 @@ struct Site {
 impl Site {
     async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://:token-of-consul@{}/prefix/", listener.local_addr().unwrap());
+        let url = format!("http://:{TOKEN}@{}/prefix/", listener.local_addr().unwrap());
         let consul = Consul::default();
         let router = Router::new().route("/v1/kv/prefix/lease", get(read).delete(delete));
         let server = axum::serve(listener, router.with_state(consul.clone()));
@@ -267,6 +296,29 @@ impl Site {
         let mut words = line.split(' ').skip(1);
         let pid = words.next().unwrap().parse().unwrap();
         (launch, pid, words.next().unwrap().to_owned())
+    }
+
+    /// Of three, each but the last ended again: how long its start took, and the last one with what stands for LiteFS.
+    fn quickest_launch(&self) -> (Duration, Launch, u32) {
+        let mut quickest = Duration::MAX;
+        for is_last in [false, false, true] {
+            let started = Instant::now();
+            let (mut launch, litefs, _) = self.launch();
+            quickest = quickest.min(started.elapsed());
+            if is_last {
+                return (quickest, launch, litefs);
+            }
+            Self::end(&mut launch, litefs);
+        }
+        unreachable!("the third is the last")
+    }
+
+    /// `launch` first, so that it releases nothing.
+    fn end(launch: &mut Launch, litefs: u32) {
+        signal(launch.child.id(), "KILL");
+        launch.ended();
+        signal(litefs, "KILL");
+        eventually("its life is over", || !Path::new("/proc").join(litefs.to_string()).exists());
     }
 
     fn take_lease(&self, session: &str, hostname: &str, life: &str) {
@@ -325,7 +377,7 @@ impl Consul {
 }
 
 fn is_allowed(headers: &HeaderMap) -> bool {
-    headers.get("x-consul-token").is_some_and(|token| token == "token-of-consul")
+    headers.get("x-consul-token").is_some_and(|token| token == "token-of+consul")
 }
 
 async fn read(
@@ -405,6 +457,10 @@ impl Launch {
                 return line;
             }
         }
+    }
+
+    fn wait_until_it_says(&self, what: &str) {
+        eventually_some(&format!("it says {what:?}"), || self.said().contains(what).then_some(()));
     }
 
     fn said(&self) -> String {

@@ -32,6 +32,10 @@ pub enum Source<'a> {
     },
 }
 
+/// On a candidate. For how long, depends on the disk.
+const WAITED: &str =
+    " (clicks waited for it, since this instance is a candidate: better run it where none is)";
+
 /// Writes a backup, and returns what to tell the operator. An existing `file` is left as it is.
 pub async fn run(source: Source<'_>, schema: Schema<'_>, file: &Path) -> Result<String> {
     ensure!(!file.exists(), "{} is there already, and is left as it is", file.display());
@@ -42,10 +46,13 @@ pub async fn run(source: Source<'_>, schema: Schema<'_>, file: &Path) -> Result<
             String::new()
         }
         Source::LiteFs { url, database } => {
-            let position = export(&LiteFs::new(url, database)?, &mut unfinished).await?;
+            let litefs = LiteFs::new(url, database)?;
+            let position = export(&litefs, &mut unfinished).await?;
             let position =
                 position.context("this instance has no database yet: there is nothing to back up")?;
-            format!(", as of {position}")
+            let info = litefs.info().await?;
+            let waited = if info.candidate && !info.is_primary { WAITED } else { "" };
+            format!(", as of {position}{waited}")
         }
     };
     let checked = async {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use percent_encoding::percent_decode_str;
 use reqwest::{Client, Method, RequestBuilder, StatusCode, Url, redirect::Policy};
 use serde::Deserialize;
 
@@ -73,11 +74,16 @@ impl ConsulKey {
             client = client.tls_certs_only([]);
         }
         let request = client.build()?.request(method, url);
-        Ok(match self.url.password() {
+        Ok(match token(&self.url) {
             Some(token) => request.header("x-consul-token", token),
             None => request,
         })
     }
+}
+
+/// As LiteFS reads it: the URL's password, decoded.
+pub(crate) fn token(url: &Url) -> Option<String> {
+    url.password().map(|token| percent_decode_str(token).decode_utf8_lossy().into_owned())
 }
 
 /// Its password is a token.

@@ -36,6 +36,7 @@ struct LiteFs {
 
 impl LiteFs {
     async fn start(checksum: u64, exported: Vec<u8>) -> Self {
+        let info = r#"{"isPrimary":false,"candidate":true,"primary":{"hostname":"sjc-1"}}"#;
         let vars = format!(
             r#"{{"store":{{"dbs":{{"a.db":{{"txid":"0000000000000007","checksum":"{checksum:016x}"}}}}}}}}"#
         );
@@ -47,6 +48,7 @@ impl LiteFs {
         };
         let router = Router::new()
             .route("/debug/vars", get(async move || vars))
+            .route("/info", get(async move || info))
             // They say nothing, and do not end.
             .route("/events", get(async || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>())))
             .route("/export", get(export));
@@ -100,6 +102,7 @@ async fn what_litefs_had_is_kept() {
     let litefs = LiteFs::start(checksum(&database), database).await;
     let said = litefs.backup().await.unwrap();
     assert!(said.contains("it says hello, as of transaction 0000000000000007"), "{said}");
+    assert!(said.contains("clicks waited for it, since this instance is a candidate"), "{said}");
     assert!(litefs.file().exists());
     assert_eq!(litefs.exports.load(Ordering::SeqCst), 1);
 }

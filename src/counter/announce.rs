@@ -42,7 +42,10 @@ impl Roles {
     pub(super) fn no_primary(&mut self) {
         if !self.nobody {
             self.nobody = true;
-            info!("No primary is known. Reading works, writing resumes with one.");
+            info!(
+                "No primary is known. Reading works, writing resumes with one. If that lasts: is Consul up, and a \
+                 candidate?"
+            );
         }
     }
 }
@@ -59,14 +62,18 @@ impl Clicks {
         if self.says(Said::Alone) {
             warn!(
                 "No other candidate is up: clicks are acknowledged alone. They are lost if this volume is, or if a \
-                 candidate without them becomes primary."
+                 candidate without them becomes primary. Start another candidate."
             );
         }
     }
 
     pub(super) fn refused(&mut self, reason: &str) {
         if self.says(Said::Refused(reason.to_owned())) {
-            warn!(reason, "Clicks are not acknowledged.");
+            warn!(
+                reason,
+                "Clicks are not acknowledged. If that lasts: are the other candidate and Consul up, and reached from \
+                 here?"
+            );
         }
     }
 

@@ -32,8 +32,6 @@ use batches::{End, Held};
 const BUSY: Duration = Duration::from_secs(5);
 /// Pause after the database failed, while this instance is still primary.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long LiteFS may take to say what this instance is before the log says that it does not.
-const FIRST_WORD: Duration = Duration::from_secs(1);
 
 /// A click that was taken, and whom to tell.
 #[derive(Debug)]
@@ -79,8 +77,6 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until it is told to close.
     pub(super) async fn run(mut self) {
-        // The first word takes some milliseconds; before it there is nothing to say about the role.
-        let _ = time::timeout(FIRST_WORD, self.role.wait_for(Result::is_ok)).await;
         while self.wait_for_lease().await.is_continue() {
             let end = self.hold_database().await;
             self.queue_is_refused();
@@ -89,7 +85,11 @@ impl Writer {
                 Ok(_) => _ = self.writing.send_replace(Writing::No),
                 Err(error) if self.instance.writes() => {
                     let file = self.settings.database.display();
-                    error!(%error, %file, "The database cannot be opened, migrated or written; trying again.");
+                    error!(
+                        %error, %file,
+                        "The database cannot be opened, migrated or written; trying again. Locked: end who holds it. \
+                         Damaged: hand the role over, or restore a backup. Full: extend the volume."
+                    );
                     self.writing.send_replace(Writing::Failing(error.to_string()));
                     self.pause().await;
                 }
@@ -111,7 +111,8 @@ impl Writer {
                 Ok(Role::Standalone | Role::Primary) => return ControlFlow::Continue(()),
                 Ok(Role::Replica { primary }) => announced.replica_of(primary, &self.instance),
                 Ok(Role::NoPrimary) => announced.no_primary(),
-                Err(unreachable) => warn!(%unreachable, "The role is not known."),
+                // `instance` says why.
+                Err(_) => {}
             }
             self.writing.send_replace(Writing::No);
             tokio::select! {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Instance, InstanceId, Position,
+    Instance, InstanceId, Position, Role,
     consul::{Consul, Held, LeaseError},
     litefs::Api,
     peers::{Peers, Seen},
@@ -28,6 +28,8 @@ pub const WITHIN: Duration = Duration::from_secs(2);
 
 /// How long LiteFS may take to give the lease up after it has agreed to: it waits 5 s for its replica.
 const GIVEN_UP: Duration = Duration::from_secs(6);
+/// How long LiteFS may take to name who has the lease after that: it looks once a second.
+const NAMED: Duration = Duration::from_secs(3);
 /// Pause after a promotion that failed.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -246,18 +248,21 @@ impl Confirmer {
         loop {
             let found = others.peers.seen.wait_for(|seen| seen.is_alone(look) || heir(seen).is_some());
             let found = time::timeout_at(until, found).await;
-            let Some(heir) = found.ok().and_then(Result::ok).and_then(|seen| heir(&seen)) else {
-                return Err(failed);
-            };
+            let Some(heir) = found.ok().and_then(Result::ok).and_then(|seen| heir(&seen)) else { break };
             match self.instance.promote(&heir).await {
                 Ok(()) => return Ok(heir),
                 Err(reason) => failed = HandOverError::Failed { to: heir, reason },
             }
-            if !self.instance.writes() || Instant::now() >= until {
-                return Err(failed);
-            }
             // It may be in the middle of an election, or reconnecting.
             time::sleep(RETRY).await;
+            if !self.instance.writes() || Instant::now() >= until {
+                break;
+            }
+        }
+        match failed {
+            // Only its answer was lost.
+            HandOverError::Failed { to, .. } if self.instance.follows(&to).await => Ok(to),
+            failed => Err(failed),
         }
     }
 }
@@ -314,14 +319,76 @@ impl Instance {
         let url = super::peers::litefs_url(self, heir).ok_or("it has no address")?;
         Api::new(url).promote().await.map_err(|error| error.to_string())?;
         let mut role = self.watch();
-        let given_up = role.wait_for(|role| !matches!(role, Ok(super::Role::Primary)));
+        let given_up = role.wait_for(|role| !matches!(role, Ok(Role::Primary)));
         match time::timeout(GIVEN_UP, given_up).await {
             Ok(_) => Ok(()),
             Err(_) => Err("LiteFS agreed, and this instance is still primary".to_owned()),
         }
     }
+
+    /// Whether that one is primary, once it is known who is.
+    async fn follows(&self, heir: &InstanceId) -> bool {
+        let mut role = self.watch();
+        let known = role.wait_for(|role| matches!(role, Ok(Role::Primary | Role::Replica { .. })));
+        drop(time::timeout(NAMED, known).await);
+        self.primary().as_ref() == Some(heir)
+    }
 }
 
 fn names(ids: &BTreeSet<InstanceId>) -> String {
     ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::{LiteFs, Observed, Settings, peers::tests::candidate, role::LastWord};
+
+    fn id(name: &str) -> InstanceId {
+        name.parse().unwrap()
+    }
+
+    /// The primary `sjc-1`, whose promotions of its heir `sjc-2` get no answer, and its role.
+    fn primary(at: Position) -> (Confirmer, watch::Sender<Observed>) {
+        let settings = Settings {
+            id: id("sjc-1"),
+            region: "sjc".parse().unwrap(),
+            app: None,
+            primary_region: None,
+            litefs: Some(LiteFs {
+                dir: "/litefs".into(),
+                database: "sqlite.db".to_owned(),
+                url: "http://localhost:20202".to_owned(),
+                consul: None,
+            }),
+        };
+        let (role, is) = watch::channel(Ok(Role::Primary));
+        let litefs = LastWord { role: is, position: watch::channel(Some(at)).1 };
+        let instance = Instance { settings: settings.into(), litefs };
+        let peers = Peers::of(Seen { looks: 1, peers: [(id("sjc-2"), candidate("sjc-1", &[at]))].into() });
+        let up = BTreeSet::new();
+        let others = Others { peers, up, consul: None, lease: None, new_until: Instant::now() };
+        (Confirmer { instance, policy: Policy::Available, others: Some(others) }, role)
+    }
+
+    #[tokio::test]
+    async fn a_promotion_whose_answer_is_lost_is_judged_by_who_is_primary_then() {
+        let at: Position = "0000000000000007/8000000000000007".parse().unwrap();
+        for (becomes, is_handed_over) in [
+            (Role::Replica { primary: id("sjc-2") }, true),
+            (Role::Replica { primary: id("sjc-3") }, false),
+            (Role::Primary, false),
+        ] {
+            let (mut confirmer, role) = primary(at);
+            // Between the two LiteFS knows no primary.
+            _ = role.send_replace(Ok(Role::NoPrimary));
+            let named = async {
+                time::sleep(2 * RETRY).await;
+                _ = role.send_replace(Ok(becomes.clone()));
+            };
+            let (done, ()) = tokio::join!(confirmer.hand_over(at, None, WITHIN), named);
+            let heir = done.as_ref().ok();
+            assert_eq!(heir, is_handed_over.then(|| id("sjc-2")).as_ref(), "{becomes}: {done:?}");
+        }
+    }
 }

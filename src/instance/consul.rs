@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use percent_encoding::percent_decode_str;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, redirect::Policy};
 use serde::{Deserialize, Serialize};
 
@@ -86,8 +87,8 @@ impl Consul {
     /// Asks nothing yet.
     #[must_use]
     pub fn new(at: &ConsulKey) -> Self {
-        // As LiteFS reads it: the token is the URL's password, the path a prefix of the key.
-        let token = at.url.password().map(str::to_owned);
+        // As LiteFS reads it: the token is the URL's password, decoded, and the path a prefix of the key.
+        let token = at.url.password().map(|token| percent_decode_str(token).decode_utf8_lossy().into_owned());
         let mut url = at.url.clone();
         // They fail for URLs without a host, which the configuration does not let through.
         let _ = (url.set_password(None), url.set_username(""));
@@ -217,11 +218,11 @@ mod tests {
 
     #[test]
     fn the_url_s_path_is_a_prefix_and_its_password_the_token() {
-        let url: Url = "https://:secret@consul.example:8501/counter-x1/".parse().unwrap();
+        let url: Url = "https://:secret%2F%2b+@consul.example:8501/counter-x1/".parse().unwrap();
         let at = ConsulKey { url, key: "litefs/counter".to_owned() };
         let consul = Consul::new(&at);
         assert_eq!(consul.url.as_str(), "https://consul.example:8501/v1/kv/counter-x1/litefs/counter");
-        assert_eq!(consul.token.as_deref(), Some("secret"));
+        assert_eq!(consul.token.as_deref(), Some("secret/++"));
         assert!(!format!("{at:?}").contains("secret"));
         let request = consul.request(Method::GET, "consistent").unwrap().build().unwrap();
         assert_eq!(request.url().query(), Some("consistent"));

@@ -18,8 +18,8 @@
 //! - `mount`: whether LiteFS's directory is still there
 //! - `names`: [`InstanceId`], [`Region`] and [`AppName`], checked once so that they fit into headers and host names
 //!
-//! It needs the crates `base64`, `http`, `hickory-resolver` (for `directory` alone), `reqwest` (feature `rustls`), `serde`,
-//! `serde_json`, `thiserror`, `tokio` (`fs`, `macros`, `rt`, `sync`, `time`) and `tracing`.
+//! It needs the crates `base64`, `http`, `hickory-resolver` (for `directory` alone), `percent-encoding`, `reqwest` (feature
+//! `rustls`), `serde`, `serde_json`, `thiserror`, `tokio` (`fs`, `macros`, `rt`, `sync`, `time`) and `tracing`.
 //!
 //! **Why not the `.primary` file?** On the primary it is absent. On a replica that knows no primary it is
 //! absent as well: after a primary died, for 16 to 20 seconds on every node that is left. Code that reads

@@ -90,6 +90,12 @@ impl Peers {
         following.spawn(async move { match directory.follow().await {} });
         Self { seen, _following: following }
     }
+
+    /// Nobody is asked: what is seen stays as it is.
+    #[cfg(test)]
+    pub(super) fn of(seen: Seen) -> Self {
+        Self { seen: watch::channel(seen).1, _following: JoinSet::new() }
+    }
 }
 
 impl Seen {
@@ -305,8 +311,14 @@ impl Follower {
 struct NoCandidate;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// One that follows this primary, and has been at these positions.
+    pub(in crate::instance) fn candidate(primary: &str, positions: &[Position]) -> Peer {
+        let lease = Lease { is_primary: false, holder: Some(primary.parse().unwrap()) };
+        Peer::Candidate { lease, recent: positions.iter().copied().collect() }
+    }
 
     fn at(txid: u64, checksum: u64) -> Position {
         Position { txid: super::super::Txid(txid), checksum }

@@ -101,7 +101,12 @@ impl Follower {
                 }
             } else {
                 let unreachable = Unreachable { url: url.to_owned(), reason: error.to_string() };
-                publish(&self.role, Err(unreachable));
+                if publish(&self.role, Err(unreachable)) {
+                    tracing::warn!(
+                        url, %error,
+                        "The role is not known. If that lasts, LiteFS hangs: restart this machine."
+                    );
+                }
             }
             time::sleep(RETRY).await;
         }
@@ -127,17 +132,17 @@ impl Follower {
     }
 
     fn set_role(&self, lease: Lease) {
-        publish(&self.role, Ok(Role::of(lease, &self.this)));
+        let _ = publish(&self.role, Ok(Role::of(lease, &self.this)));
     }
 }
 
-/// Wakes the listeners only where something is new.
-fn publish<T: PartialEq>(channel: &watch::Sender<T>, now: T) {
+/// Wakes the listeners only where something is new, and returns whether it is.
+fn publish<T: PartialEq>(channel: &watch::Sender<T>, now: T) -> bool {
     channel.send_if_modified(|current| {
         let changed = *current != now;
         *current = now;
         changed
-    });
+    })
 }
 
 impl Role {

@@ -72,16 +72,26 @@ impl Fence {
     /// Follows the key, for as long as this life lasts.
     pub async fn watch(&self) -> Infallible {
         let mut index = 0;
+        let mut last_complaint = String::new();
         loop {
             let seen = if index == 0 { self.consul.see().await } else { self.consul.see_after(index).await };
             match seen {
                 Ok(seen) => {
+                    last_complaint.clear();
                     self.note(&seen).await;
                     // Consul's index begins anew where it was restored from a copy.
                     index = if seen.index < index { 0 } else { seen.index };
                 }
                 Err(error) => {
-                    tracing::debug!("{error}");
+                    let error = error.to_string();
+                    if error != last_complaint {
+                        tracing::warn!(
+                            error,
+                            "A lease of this instance is left to its time-out until Consul answers: is it up, and \
+                             FLY_CONSUL_URL right?"
+                        );
+                        last_complaint = error;
+                    }
                     index = 0;
                 }
             }

@@ -101,6 +101,7 @@ async fn a_backup_under_load_is_whole_on_every_instance() {
     let cluster = start().await;
     let crowd = Crowd::of(&cluster, "a");
     crowd.have_clicked(100).await;
+    let heir = heir(&cluster).await.id();
     for instance in cluster.instances() {
         for number in 0..3 {
             let name = format!("backup-{number}.db");
@@ -109,6 +110,7 @@ async fn a_backup_under_load_is_whole_on_every_instance() {
             let file = instance.volume().join(name);
             let count = count_in(&file);
             assert!(said.contains(&format!("count {count}, as of transaction")), "{said}");
+            assert_eq!(said.contains("clicks waited for it"), instance.id() == heir, "{said}");
             // Each click is a row and one more on the count, in one transaction.
             assert_eq!(count, i64::try_from(keys_in(&file).len()).unwrap());
             let replicated = instance.region() == "sjc" || before <= usize::try_from(count).unwrap() + 64;

@@ -1,5 +1,6 @@
 //! The application on four LiteFS nodes in three regions, as its visitors and its operator meet it. Needs root.
 
+mod alone;
 mod copies;
 mod doctor;
 mod hostile;
@@ -10,6 +11,7 @@ mod s3;
 mod second_app;
 mod status;
 mod streams;
+mod supervision;
 mod support;
 mod visitors;
 mod writes;

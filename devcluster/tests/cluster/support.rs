@@ -1,7 +1,7 @@
 //! A cluster to test, a visitor with a browser's memory, and waiting with a deadline.
 
 use std::{
-    env,
+    env, fs,
     hash::{BuildHasher as _, RandomState},
     path::{Path, PathBuf},
     process::Command,
@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devcluster::{Cluster, Options, built_programs, instance::Instance, status::Role, variant::Variant};
+use devcluster::{
+    Cluster, Options, built_programs, instance::Instance, machine::Process, status::Role, variant::Variant,
+};
 use reqwest::{Client, Response, StatusCode, header, redirect::Policy};
 
 /// Ten seconds of Consul's session, twice that until it is reaped, LiteFS's delays, and a slow machine.
@@ -34,6 +36,41 @@ pub async fn heir(cluster: &Cluster) -> &Arc<Instance> {
     let primary = primary(cluster).await.id();
     let mut candidates = cluster.instances().iter().filter(|instance| instance.region() == "sjc");
     candidates.find(|instance| instance.id() != primary).expect("no second candidate")
+}
+
+/// Where Consul has LiteFS's lease.
+pub fn lease_url(cluster: &Cluster) -> String {
+    let app = "litefs-counter";
+    let url = cluster.consul().url(app);
+    let (_, prefix) = url.rsplit_once(":8500/").unwrap();
+    format!("http://[{}]:8500/v1/kv/{prefix}litefs/{app}", cluster.consul().address())
+}
+
+/// The key, as Consul has it.
+pub async fn lease(cluster: &Cluster) -> serde_json::Value {
+    let key = reqwest::get(format!("{}?consistent", lease_url(cluster))).await.unwrap();
+    assert!(key.status().is_success(), "{key:?}");
+    key.json().await.unwrap()
+}
+
+/// No loop without a pause: the instance's `launch` and application leave a processor alone.
+pub async fn assert_rests(instance: &Instance) {
+    let ticks = || -> u64 {
+        let ours = |process: &&Process| ["litefs-launch", "litefs-counter"].contains(&process.name.as_str());
+        let processes = instance.processes();
+        let of = |process: &Process| {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap();
+            let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+            fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        };
+        assert_eq!(processes.iter().filter(ours).count(), 2, "{processes:?}");
+        processes.iter().filter(ours).map(of).sum()
+    };
+    let before = ticks();
+    // Not a wait for a condition: this time is what is measured.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let used = ticks() - before;
+    assert!(used <= 50, "{}: {used} of 200 ticks of 10 ms", instance.id());
 }
 
 /// Full runs repeat more.

@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use devcluster::{Cluster, Options, instance::State};
 use reqwest::StatusCode;
 use rustix::process::Signal;
@@ -177,4 +179,40 @@ async fn a_click_that_is_committed_and_not_confirmed_is_settled_by_its_key_and_e
     assert_eq!(visitor.look().await.count, before + 1);
     other.signal("litefs", Signal::CONT).unwrap();
     everywhere(&cluster, before + 1).await;
+}
+
+/// How long a lone click takes, past the edge and its delays.
+async fn time_of_a_click(visitor: &mut Visitor) -> Duration {
+    let begun = Instant::now();
+    visitor.click_with_key().await.unwrap();
+    begun.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lone_click_costs_one_round_trip_to_the_candidate_more_than_unconfirmed() {
+    const ONE_WAY: Duration = Duration::from_millis(25);
+    // Both at once and in turn, so that they have the same machine.
+    let (confirmed, off) = tokio::join!(with_policy("available"), with_policy("off"));
+    let mut took = [Vec::new(), Vec::new()];
+    let mut visitors = Vec::new();
+    for cluster in [&confirmed, &off] {
+        let (primary, other) = (primary(cluster).await, heir(cluster).await);
+        let mut visitor = Visitor::at(primary);
+        confirmed_by(&mut visitor, if visitors.is_empty() { "candidates" } else { "off" }).await;
+        cluster.network().delay(primary.address(), other.address(), ONE_WAY);
+        cluster.network().delay(other.address(), primary.address(), ONE_WAY);
+        visitors.push(visitor);
+    }
+    for _ in 0..21 {
+        for (visitor, took) in visitors.iter_mut().zip(&mut took) {
+            took.push(time_of_a_click(visitor).await);
+        }
+    }
+    let [confirmed, off] = took.map(|mut took| {
+        took.sort();
+        took[took.len() / 2]
+    });
+    let costs = confirmed.saturating_sub(off);
+    println!("the median with confirmation {confirmed:?}, without {off:?}");
+    assert!((2 * ONE_WAY..3 * ONE_WAY).contains(&costs), "{confirmed:?} - {off:?} = {costs:?}");
 }

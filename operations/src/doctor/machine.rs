@@ -10,6 +10,7 @@ use super::{
     report::{Place, Report},
     url::{NEVER, client, clock, never_synced, reason},
 };
+use crate::cluster_id;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -46,7 +47,7 @@ async fn consul(deployment: &Deployment, report: &mut Report) {
             "Run `fly consul attach`.",
         );
     };
-    let token = url.password().map(ToOwned::to_owned);
+    let token = cluster_id::token(&url);
     let host = url.host_str().unwrap_or_default().to_owned();
     // A URL with a host always takes them.
     let _ = (url.set_password(None), url.set_username(""));

@@ -50,7 +50,7 @@ fn consul(date: SystemTime) -> String {
             body.len()
         );
     });
-    format!("{}/counter-a1b2/", url.replace("http://", "http://:t0ken@"))
+    format!("{}/counter-a1b2/", url.replace("http://", "http://:t0ke%6E@"))
 }
 
 #[test]
@@ -69,8 +69,8 @@ fn no_device_to_mount_with() {
 #[test]
 fn nobody_is_where_consul_should_be() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let report = machine(format!("http://:t0ken@127.0.0.1:{port}")).finds("consul-unreachable");
-    assert!(!report.to_string().contains("t0ken") && !report.as_json().contains("t0ken"), "{report}");
+    let report = machine(format!("http://:t0ke%6E@127.0.0.1:{port}")).finds("consul-unreachable");
+    assert!(!report.to_string().contains("t0ke") && !report.as_json().contains("t0ke"), "{report}");
 }
 
 #[test]
