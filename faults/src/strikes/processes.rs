@@ -184,17 +184,16 @@ pub async fn hand_over(scene: &Scene) -> Result<()> {
 pub async fn hand_over_from_afar(scene: &Scene) -> Result<()> {
     const TIMES: usize = 4;
     let ways = [(&scene.primary, &scene.heir), (&scene.heir, &scene.primary)];
-    for (from, to) in ways {
-        slow_down(scene, from, to, AFAR);
-    }
+    let set = |time| ways.iter().for_each(|(from, to)| slow_down(scene, from, to, time));
     for (from, to) in ways.into_iter().cycle().take(TIMES) {
+        // Who is far away does not catch up with a primary that goes on alone: until it confirms, it is near.
+        scene.load.more(300, NEVER).await?;
+        set(AFAR);
         scene.load.more(50, NEVER).await?;
         // On the one that stays: the other one may end of it, and then there is no answer.
         let ordered = order_hand_over(to, to).await;
         takes_over(scene, to).await.with_context(|| format!("from {}: {ordered:?}", from.id()))?;
-    }
-    for (from, to) in ways {
-        slow_down(scene, from, to, Duration::ZERO);
+        set(Duration::ZERO);
     }
     Ok(())
 }
