@@ -88,7 +88,10 @@ async fn settle(app: &App, click: &Click, headers: &HeaderMap) -> Result<Settled
         if !click.may_be_sent_again(&error) || Instant::now() >= deadline {
             break error.into();
         }
-        failed = Some(error);
+        // That nobody writes at this moment is what comes after a failure, and hides no other.
+        if error != ClickError::NotWriting {
+            failed = Some(error);
+        }
     };
     // Whatever came last: an attempt before it may have been counted.
     let can_be_settled = may_be_counted && click.key.is_some();
