@@ -11,6 +11,8 @@ const KEY: &str = "ours";
 /// The one in the guide.
 const ENDPOINT: &str = "127.0.0.1:7070";
 const VOLUME: &str = "/var/lib/litefs";
+/// What the bucket has.
+const STORED: &str = "rclone lsf --recursive --files-only s3:backups";
 /// rclone tries several times.
 const SLOW: Duration = Duration::from_mins(2);
 
@@ -37,8 +39,9 @@ async fn the_guide_brings_a_backup_to_s3_and_back() {
     serve_s3(replica).await;
     shell(replica, "rclone mkdir s3:backups").await.unwrap();
     shell(replica, &format!("sh {VOLUME}/backup-to-s3")).await.unwrap();
-    let stored = shell(replica, "rclone lsf s3:backups/my-counter").await.unwrap();
-    let name = stored.trim().strip_suffix(".db.gz").unwrap_or_else(|| panic!("not one backup: {stored}"));
+    let stored = shell(replica, STORED).await.unwrap();
+    let name = stored.trim().rsplit('/').next().and_then(|file| file.strip_suffix(".db.gz"));
+    let name = name.unwrap_or_else(|| panic!("not one backup: {stored}"));
 
     // What is counted after it goes with the restore.
     click(&cluster, 5).await;
@@ -57,7 +60,7 @@ async fn the_guide_brings_a_backup_to_s3_and_back() {
     let stranger = "export RCLONE_CONFIG_S3_SECRET_ACCESS_KEY=another";
     let refused = shell(replica, &format!("{stranger}; sh {VOLUME}/backup-to-s3")).await;
     assert!(refused.as_ref().is_err_and(|said| said.contains("Forbidden")), "{refused:?}");
-    assert_eq!(shell(replica, "rclone lsf s3:backups/my-counter").await.unwrap(), stored);
+    assert_eq!(shell(replica, STORED).await.unwrap(), stored);
 }
 
 /// On the machine itself, as the guide's endpoint has it. A machine sees nothing of the host but its volume.
