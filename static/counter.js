@@ -174,13 +174,13 @@ function receive(event, isReset) {
   heard();
   attempts = 0;
   last = event.lastEventId;
-  const { count, version, instance, region, role, primary } = JSON.parse(event.data);
+  const { count, version, instance, region, role, primary, isOld } = JSON.parse(event.data);
   // Another history, or (without LiteFS, where events have no id) another process, which counts from nothing.
   if (isReset || (isNew && !last)) needed = Math.min(needed, version);
   isNew = false;
   state = { count: BigInt(count), version };
   settle();
-  live(instance, region, role, primary);
+  live(instance, region, role, primary, isOld);
 }
 
 // The browser tries again by itself after some errors, and gives up after others: this page does not.
@@ -192,10 +192,12 @@ function lost() {
   reopening = setTimeout(open, pause);
 }
 
-function live(instance, region, is, primary) {
+function live(instance, region, is, primary, isOld) {
   document.querySelector("#instance").textContent = instance;
   document.querySelector("#region").textContent = region;
-  say("live", "Live");
+  // Cut off, or without its LiteFS, an instance shows what it had.
+  if (isOld || is === "unknown") say("lost", "Not up to date");
+  else say("live", "Live");
   // While a dead primary's lease lasts, LiteFS names that one each second, for a moment: it has to last.
   if (shown.is === "no primary" && is === "replica" && primary === shown.primary) {
     believing ??= setTimeout(showRole, 1500, is, primary);

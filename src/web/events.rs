@@ -69,6 +69,7 @@ pub(super) async fn stream(
     let listener = Listener {
         seen: app.counter.live(),
         role: app.instance.watch(),
+        is_old: app.word.listen(),
         instance: app.instance.clone(),
         stop: app.stop.clone(),
         told: None,
@@ -93,10 +94,12 @@ pub(super) async fn stream(
 struct Listener {
     seen: watch::Receiver<Option<Snapshot>>,
     role: watch::Receiver<Observed>,
+    /// Whether the primary's word here is.
+    is_old: watch::Receiver<bool>,
     instance: Instance,
     stop: CancellationToken,
     /// What it was told last.
-    told: Option<(Snapshot, Observed)>,
+    told: Option<(Snapshot, Observed, bool)>,
     /// How far what it has seen is, here or on another node.
     last: Option<Position>,
     /// Until when this node may catch up with that. `None` once something was told.
@@ -120,10 +123,11 @@ impl Listener {
     async fn next(&mut self) -> Option<Event> {
         loop {
             let (seen, role) = (*self.seen.borrow_and_update(), self.role.borrow_and_update().clone());
+            let is_old = *self.is_old.borrow_and_update();
             if let Some(now) = seen
                 && let Some(kind) = kind(now.position, self.last, self.waits_until)
             {
-                let told = Some((now, role));
+                let told = Some((now, role, is_old));
                 if self.told != told {
                     if Instant::now() < self.rests_until {
                         tokio::select! {
@@ -147,6 +151,7 @@ impl Listener {
             tokio::select! {
                 changed = self.seen.changed() => changed.ok()?,
                 changed = self.role.changed() => changed.ok()?,
+                changed = self.is_old.changed() => changed.ok()?,
                 () = pin!(overdue), if seen.is_some() => {}
                 () = self.stop.cancelled() => return None,
             }
@@ -154,7 +159,7 @@ impl Listener {
     }
 
     fn event(&self, kind: Kind) -> Option<Event> {
-        let (now, role) = self.told.as_ref()?;
+        let (now, role, is_old) = self.told.as_ref()?;
         let (role, primary) = match role {
             Ok(Role::Standalone) => ("standalone", None),
             Ok(Role::Primary) => ("primary", Some(self.instance.id())),
@@ -171,6 +176,7 @@ impl Listener {
             "region": self.instance.region().to_string(),
             "role": role,
             "primary": primary.map(ToString::to_string),
+            "isOld": is_old,
         });
         let event = Event::default().data(data.to_string()).event(match kind {
             Kind::Count => "count",
@@ -199,7 +205,7 @@ mod tests {
     use super::*;
     use crate::{
         instance::{Settings, Txid},
-        web::metrics::Streams,
+        web::{metrics::Streams, word::Word},
     };
 
     fn at(txid: u64, checksum: u64) -> Position {
@@ -217,6 +223,7 @@ mod tests {
         Listener {
             seen,
             role: instance.watch(),
+            is_old: Word::new(&instance).listen(),
             instance,
             stop: CancellationToken::new(),
             told: None,

@@ -6,6 +6,7 @@
 //! - `click`: `POST /`
 //! - `story`: what has become of it, on the next page
 //! - `events`: `GET /events`, the count as it changes
+//! - `word`: whether the primary's word is old
 //! - `cookie`: what a visitor has seen, on every answer to a write
 //! - `status`: `GET /status`, all instances
 //! - `vitals`: `GET /instance`, on the private network: what this application says of itself
@@ -32,6 +33,7 @@ mod request_id;
 mod status;
 mod story;
 mod vitals;
+mod word;
 
 use std::{
     pin::pin,
@@ -60,6 +62,7 @@ use error::Error;
 use metrics::{HandedOn, Metrics};
 use request_id::RequestId;
 use status::Poller;
+use word::Word;
 
 pub use request_id::LogFields;
 
@@ -73,6 +76,7 @@ struct App {
     instance: Instance,
     poller: Arc<Poller>,
     metrics: Arc<Metrics>,
+    word: Arc<Word>,
     started: Instant,
     /// Requests whose answer is not made yet.
     under_way: TaskTracker,
@@ -134,7 +138,8 @@ pub fn routers(
     let started = Instant::now();
     let poller = Poller::new(instance.clone(), counter.clone(), started, private_port).into();
     let metrics = Metrics::new(&instance, under_way.clone());
-    let visitors = App { counter, instance, poller, metrics, started, under_way, stop };
+    let word = Word::new(&instance).into();
+    let visitors = App { counter, instance, poller, metrics, word, started, under_way, stop };
     // What instances ask each other holds up no end.
     let instances = App { under_way: TaskTracker::new(), stop: CancellationToken::new(), ..visitors.clone() };
     (public(visitors.into()), private(instances.into()))

@@ -147,7 +147,7 @@ async fn losses(album: &mut Album) -> Result<()> {
 
     site.restart_without_answers_of_litefs().await?;
     browser.open(&site.url).await?;
-    browser.is_live().await?;
+    browser.tells("#stream", "Not up to date").await?;
     browser.tells("#role", "LiteFS does not answer here").await?;
     album.add("litefs-silent", &browser).await?;
     browser.finish_after(&["net::ERR_"]).await

@@ -6,7 +6,7 @@ use browser::{
     counter::{DECREMENT, INCREMENT},
     wait::{ELECTION, eventually},
 };
-use devcluster::{Cluster, Options, status::Role};
+use devcluster::{Cluster, Options, network::Fault, status::Role};
 
 /// What Chromium says of a request that the fault broke, and of what the edge answers meanwhile.
 const FAULTS: &[&str] =
@@ -75,6 +75,21 @@ async fn a_page_goes_on_when_the_instance_that_serves_it_is_killed() {
     amsterdam.settles_at(1).await.unwrap();
     sydney.finish_after(FAULTS).await.unwrap();
     amsterdam.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_an_instance_that_hears_nothing_from_the_primary_says_so() {
+    let cluster = Cluster::start(Options::default()).await.unwrap();
+    let sydney = visitor(&cluster, "syd").await;
+    let (primary, replica) = (cluster.instance("sjc-1").unwrap(), cluster.instance("syd-1").unwrap());
+    cluster.network().cut_between(primary.address(), replica.address(), Fault::Silent);
+    sydney.tells("#stream", "Not up to date").await.unwrap();
+    // LiteFS has not noticed.
+    sydney.tells("#role", "The primary is sjc-1").await.unwrap();
+
+    cluster.network().heal_between(primary.address(), replica.address());
+    sydney.is_live().await.unwrap();
+    sydney.finish().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
