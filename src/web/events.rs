@@ -151,7 +151,7 @@ impl Listener {
             tokio::select! {
                 changed = self.seen.changed() => changed.ok()?,
                 changed = self.role.changed() => changed.ok()?,
-                changed = self.is_old.changed() => changed.ok()?,
+                Ok(()) = self.is_old.changed() => {}
                 () = pin!(overdue), if seen.is_some() => {}
                 () = self.stop.cancelled() => return None,
             }
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
     use crate::{
         instance::{Settings, Txid},
-        web::{metrics::Streams, word::Word},
+        web::metrics::Streams,
     };
 
     fn at(txid: u64, checksum: u64) -> Position {
@@ -223,7 +223,7 @@ mod tests {
         Listener {
             seen,
             role: instance.watch(),
-            is_old: Word::new(&instance).listen(),
+            is_old: watch::channel(false).1,
             instance,
             stop: CancellationToken::new(),
             told: None,
