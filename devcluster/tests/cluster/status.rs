@@ -10,7 +10,7 @@ use reqwest::{Client, StatusCode, header};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{ELECTION, SOON, eventually, start};
+use crate::support::{AHEAD, ELECTION, SOON, eventually, start};
 
 /// "Within a second", from its last sign of life, and what a busy machine adds.
 const NOTICED: Duration = Duration::from_millis(1250);
@@ -19,6 +19,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 
 async fn json(seen_from: &Arc<Instance>) -> Result<Value, String> {
     let request = Client::new().get(format!("{}/status", seen_from.url(8080))).timeout(SOON);
+    let request = request.header(header::COOKIE, AHEAD);
     let answer = request.header(header::ACCEPT, "application/json").send().await;
     let answer = answer.and_then(reqwest::Response::error_for_status).map_err(|error| error.to_string())?;
     answer.json().await.map_err(|error| error.to_string())
@@ -33,8 +34,8 @@ async fn page(seen_from: &Arc<Instance>) -> String {
 }
 
 async fn whatever_it_takes(seen_from: &Arc<Instance>) -> String {
-    let answer = Client::new().get(format!("{}/status", seen_from.url(8080))).timeout(SOON).send().await;
-    let answer = answer.unwrap();
+    let request = Client::new().get(format!("{}/status", seen_from.url(8080))).timeout(SOON);
+    let answer = request.header(header::COOKIE, AHEAD).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     answer.text().await.unwrap()
 }

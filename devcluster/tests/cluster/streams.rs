@@ -9,7 +9,7 @@ use devcluster::{instance::Instance, network::Fault};
 use reqwest::{Client, Response};
 use serde_json::Value;
 
-use crate::support::{SOON, Visitor, everywhere, page_of, start};
+use crate::support::{AHEAD, SOON, Visitor, everywhere, page_of, start};
 
 /// How long an instance waits until it has what the page has seen.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -40,6 +40,7 @@ async fn first(of: &Arc<Instance>, seen: Seen<'_>) -> Event {
         Seen::InHeader(last) => client.get(url).header("Last-Event-ID", last),
         Seen::InAddress(last) => client.get(format!("{url}?last={last}")),
     };
+    let request = request.header("cookie", AHEAD);
     event(request.timeout(SOON).send().await.unwrap().error_for_status().unwrap()).await
 }
 

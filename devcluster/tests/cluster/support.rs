@@ -14,6 +14,9 @@ use devcluster::{
 };
 use reqwest::{Client, Response, StatusCode, header, redirect::Policy};
 
+/// The cookie of a visitor who has seen what no instance here has yet.
+pub const AHEAD: &str = "__txid=00000000000000ff";
+
 /// Ten seconds of Consul's session, twice that until it is reaped, LiteFS's delays, and a slow machine.
 pub const ELECTION: Duration = Duration::from_mins(1);
 /// What is a matter of milliseconds, on a slow machine.
