@@ -34,8 +34,12 @@ const AFAR: Duration = Duration::from_millis(200);
 
 /// These processes of the primary die. With them the instance ends, and Fly starts it again at once.
 pub async fn kill(scene: &Scene, processes: &[&str]) -> Result<()> {
-    for process in processes {
-        scene.primary.signal(process, Signal::KILL)?;
+    for (number, process) in processes.iter().enumerate() {
+        let sent = scene.primary.signal(process, Signal::KILL);
+        // What ends with the first may be gone before its own signal.
+        if number == 0 {
+            sent?;
+        }
     }
     scene.load.more(100, NEVER).await
 }
