@@ -176,7 +176,7 @@ fn a_value_that_litefs_does_not_take() {
     litefs("skip-sync: true", "skip-sync: maybe").finds("litefs-value-refused");
     litefs(KEY, "key: \"litefs/${FLY_APP_NAME}\"\n    ttl: 10").finds("litefs-value-refused");
     litefs(DB, "db: \"${DATABASE_FILENAME}\"\n  max-lag: 0").finds("litefs-value-refused");
-    litefs(DB, "db: \"${DATABASE_FILENAME}\"\n  passthrough: /x").finds("litefs-value-refused");
+    litefs("passthrough: [", "passthrough: /x # [").finds("litefs-value-refused");
 }
 
 #[test]
