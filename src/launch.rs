@@ -43,9 +43,9 @@ use record::Volume;
 const LITEFS: [&str; 2] = ["litefs", "mount"];
 /// The variable by which LiteFS knows which life of its instance it is; `lease.advertise-url` in litefs.yml carries it.
 pub const LIFE: &str = "LAUNCH_ID";
-/// How long LiteFS's start waits for the release of the last life's lease. A LiteFS that still found it would look again
-/// only a second later.
-const BEFORE_START: Duration = Duration::from_secs(1);
+/// How long LiteFS's start waits for the release of the last life's lease; with all that is around it, it starts less
+/// than a second later. A LiteFS that still found the lease would look again only a second later.
+const BEFORE_START: Duration = Duration::from_millis(800);
 /// A volume with less room than this is full: LiteFS may have made some in its last moment.
 const ROOM: u64 = 1 << 20;
 

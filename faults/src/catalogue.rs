@@ -106,6 +106,13 @@ fn processes(faults: &mut Vec<Fault>) {
             ),
             ..frozen(|scene| Box::pin(processes::freeze(scene, processes::succeed(scene))))
         },
+        Fault {
+            name: "second_launch".to_owned(),
+            promise: "a second launch of the primary's name takes nothing from it: nobody notices",
+            writes: promised(PLANNED, "nothing happens to the primary"),
+            noticed: Noticed::ByNobody,
+            ..fault(|scene| Box::pin(processes::launch_a_twin(scene)))
+        },
         planned("sigterm".to_owned(), fault(|scene| Box::pin(processes::restart(scene, Signal::TERM)))),
         planned("sigint".to_owned(), fault(|scene| Box::pin(processes::restart(scene, Signal::INT)))),
         planned("handover".to_owned(), fault(|scene| Box::pin(processes::hand_over(scene)))),

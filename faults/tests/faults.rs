@@ -47,6 +47,7 @@ tests! {
     alone_sigkill_node
     sigkill_amid_promotions
     sigstop_30_s
+    second_launch
     sigterm
     sigint
     handover

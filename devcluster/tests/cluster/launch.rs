@@ -38,28 +38,6 @@ async fn a_node_that_starts_releases_what_its_last_life_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_launch_of_the_same_name_on_another_node_releases_nothing() {
-    let cluster = start().await;
-    let (primary, heir) = (primary(&cluster).await, heir(&cluster).await);
-    let key = lease(&cluster).await;
-    // It has even a copy of the primary's record, and its LiteFS dies.
-    let record = primary.run(&["cat", "/var/lib/litefs/launch.json"]).await.unwrap().stdout;
-    let record = String::from_utf8(record).unwrap();
-    assert!(record.contains("session"), "{record}");
-    let id = primary.id();
-    let script = format!(
-        "hostname {id} && mkdir -p /tmp/twin/data && cd /tmp/twin && printf %s '{record}' >data/launch.json &&
-        sed 's#dir: \"/var/lib/litefs\"#dir: \"/tmp/twin/data\"#' /etc/litefs.yml >litefs.yml &&
-        HOSTNAME={id} FLY_MACHINE_ID={id} litefs-counter launch -- sh -c 'kill -KILL $$'"
-    );
-    let twin = heir.run(&["unshare", "--uts", "sh", "-c", &script]).await.unwrap();
-    let said = String::from_utf8_lossy(&twin.stdout);
-    assert_eq!(twin.status.code(), Some(137), "{said}{}", String::from_utf8_lossy(&twin.stderr));
-    assert!(said.contains("still lives elsewhere") && said.contains("It did not hold the lease"), "{said}");
-    assert_eq!(lease(&cluster).await, key);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn launch_ends_with_its_litefs_where_it_reaches_nobody() {
     let cluster = start().await;
     let dead = primary(&cluster).await;

@@ -161,6 +161,29 @@ pub async fn succeed(scene: &Scene) -> Result<()> {
     scene.load.more(5, NEVER).await
 }
 
+/// A second `launch` of the primary's name on another node, with a copy of its record, whose LiteFS dies: nothing of it is the
+/// primary's.
+pub async fn launch_a_twin(scene: &Scene) -> Result<()> {
+    /// The other candidate looks for the lease once a second.
+    const LOOKED: Duration = Duration::from_secs(3);
+    let (id, lease) = (scene.primary.id(), Lease::of(&scene.primary));
+    let record = scene.primary.run(&["cat", "/var/lib/litefs/launch.json"]).await?.stdout;
+    let record = String::from_utf8(record)?;
+    ensure!(record.contains("session"), "there is no lease to mistake: {record}");
+    let script = format!(
+        "hostname {id} && mkdir -p /tmp/twin/data && cd /tmp/twin && printf %s '{record}' >data/launch.json &&
+        sed 's#dir: \"/var/lib/litefs\"#dir: \"/tmp/twin/data\"#' /etc/litefs.yml >litefs.yml &&
+        HOSTNAME={id} FLY_MACHINE_ID={id} litefs-counter launch -- sh -c 'kill -KILL $$'"
+    );
+    let twin = scene.heir.run(&["unshare", "--uts", "sh", "-c", &script]).await?;
+    let said = format!("{}{}", String::from_utf8_lossy(&twin.stdout), String::from_utf8_lossy(&twin.stderr));
+    let is_told = ["still lives elsewhere", "It did not hold the lease"].map(|words| said.contains(words));
+    ensure!(twin.status.code() == Some(137) && is_told == [true; 2], "{}: {said}", twin.status);
+    sleep(LOOKED).await;
+    ensure!(primary(&scene.cluster).await?.id() == id, "the primary has changed");
+    lease.is_kept(scene).await
+}
+
 /// The primary is restarted, stopped by this signal.
 pub async fn restart(scene: &Scene, signal: Signal) -> Result<()> {
     ended_well(&scene.primary, scene.primary.stop_by(signal).await?)?;
