@@ -66,7 +66,7 @@ pub(super) async fn examine(url: &str, deployment: Option<&Deployment>, report: 
             "See the instance's log: fly logs.",
         );
     }
-    cookie(ask(Method::OPTIONS, "/healthcheck").await, place.clone(), report);
+    cookie(ask(Method::OPTIONS, "/").await, place.clone(), report);
     let answer = match ask(Method::GET, "/status").await {
         Ok(answer) if answer.status().is_success() => answer.json::<Status>().await,
         Ok(answer) => {
@@ -83,7 +83,7 @@ pub(super) async fn examine(url: &str, deployment: Option<&Deployment>, report: 
 }
 
 /// OPTIONS changes nothing, and no application counts it; to LiteFS's proxy all is a write that is neither GET nor HEAD. So it
-/// sets its cookie, where it is there and has found its database.
+/// sets its cookie, where it is there and has found its database, on all that is not its `passthrough`.
 fn cookie(answer: reqwest::Result<Response>, place: Place, report: &mut Report) {
     let answer = match answer {
         // Without a primary the proxy answers itself.

@@ -48,7 +48,7 @@ impl Instance {
     fn answer(&self, mut stream: TcpStream, head: &str) {
         let (status, headers, body) = match head.split(' ').collect::<Vec<_>>()[..2] {
             ["GET", "/healthcheck"] => (self.health.0, "", self.health.1.to_owned()),
-            ["OPTIONS", "/healthcheck"] => (self.write.0, self.write.1, String::new()),
+            ["OPTIONS", "/"] => (self.write.0, self.write.1, String::new()),
             ["GET", "/status"] => (200, "Content-Type: application/json\r\n", self.status.to_string()),
             // The doctor changes nothing.
             _ => panic!("{head}"),
