@@ -33,8 +33,21 @@ const SHORT_ORDERS: [Order; 2] = [[0, 1, 2, 3], [3, 2, 1, 0]];
 const FULL_ONLY: [&str; 4] =
     ["sigstop_succeeded", "stale_candidate", "candidates_apart_refused", "primary_cut_off_silent"];
 
+/// What clicks without the other candidate, and so is not for `strict`; or is there with it already.
+const NOT_STRICT: [&str; 7] = [
+    "alone_sigkill_litefs",
+    "alone_sigkill_both",
+    "alone_sigkill_node",
+    "other_candidate_away",
+    "sigstop_succeeded",
+    "stale_candidate",
+    "primary_cut_off_silent",
+];
+
 /// How often the full form tries each.
 const RUNS: u64 = 10;
+/// And how often with `strict`.
+const STRICT_RUNS: u64 = 3;
 
 const LEASE: &str = "Consul's session: twice 10 s; lock delay and reconnect: 1 s each; 2 s";
 const RELEASED: &str = "its lease is released; LiteFS looks once a second; an instance's start";
@@ -45,11 +58,7 @@ const WAITS: &str = "LiteFS's proxy waits up to 5 s for their own click";
 /// The short form, which has two orders of a deploy and one run of chance, or the full one with all orders and many.
 #[must_use]
 pub fn all(is_full: bool) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    processes(&mut faults);
-    candidates(&mut faults);
-    network(&mut faults, is_full);
-    data(&mut faults);
+    let mut faults = single(is_full);
     faults.retain(|fault| is_full || !FULL_ONLY.contains(&fault.name.as_str()));
     if is_full {
         for fault in &mut faults {
@@ -60,7 +69,46 @@ pub fn all(is_full: bool) -> Vec<Fault> {
     let orders = if is_full { deploys::orders() } else { SHORT_ORDERS.to_vec() };
     faults.extend(orders.into_iter().map(deploy));
     faults.push(by_chance(is_full));
+    if is_full {
+        let mut others = single(is_full);
+        others.extend(SHORT_ORDERS.map(deploy));
+        others.push(by_chance(is_full));
+        faults.extend(others.into_iter().filter_map(strict));
+    }
     faults
+}
+
+/// All but deploys and chance.
+fn single(is_full: bool) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    processes(&mut faults);
+    candidates(&mut faults);
+    network(&mut faults, is_full);
+    data(&mut faults);
+    faults
+}
+
+/// The same with `CONFIRM_WRITES=strict`: whatever is acknowledged is confirmed, so nothing may be lost.
+fn strict(fault: Fault) -> Option<Fault> {
+    if fault.confirm == "strict" || NOT_STRICT.contains(&fault.name.as_str()) {
+        return None;
+    }
+    let limit = |limit: Limit| Limit { median: None, is_promised: false, ..limit };
+    Some(Fault {
+        name: format!("{}_strict", fault.name),
+        promise: "with strict, nothing is acknowledged alone, and no acknowledged click is lost",
+        confirm: "strict",
+        writes: expected(
+            fault.writes.at_most + ELECTION,
+            "as without, and until both candidates are up again",
+        ),
+        reads: limit(fault.reads),
+        reads_elsewhere: limit(fault.reads_elsewhere),
+        own_clicks: limit(fault.own_clicks),
+        noticed: Noticed::ByAll,
+        runs: STRICT_RUNS,
+        ..fault
+    })
 }
 
 fn processes(faults: &mut Vec<Fault>) {
