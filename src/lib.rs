@@ -120,7 +120,7 @@ impl Server {
         let port =
             private.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
         let (pages, for_instances) =
-            web::routers(counter.clone(), instance.clone(), port, under_way.clone(), stop.clone());
+            web::sites(counter.clone(), instance.clone(), port, under_way.clone(), stop.clone());
         let serving = async {
             let private = async {
                 if let Some(listener) = private {

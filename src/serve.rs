@@ -3,14 +3,13 @@
 //! `axum::serve` does the same for most; it sets no bound to how long a request's head may take, and what it has for
 //! HTTP/2 costs each request time and each connection memory (docs/performance.md).
 
-use std::{io::ErrorKind, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io::ErrorKind, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::response::Response;
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
 };
 use rustix::process::{Resource, getrlimit};
 use tokio::{
@@ -61,9 +60,20 @@ impl Limits {
     }
 }
 
+/// What answers the requests.
+pub(crate) trait Answer: Clone + Send + Sync + 'static {
+    /// Always: what fails is an answer as well.
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
+}
+
 /// Serves until `close`; then takes no more connections, and returns when those that are open have had their answers.
-pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits, close: CancellationToken) {
-    let (open, service) = (GracefulShutdown::new(), TowerToHyperService::new(router));
+pub(crate) async fn serve(
+    listener: TcpListener,
+    site: impl Answer,
+    limits: Limits,
+    close: CancellationToken,
+) {
+    let open = GracefulShutdown::new();
     let mut places = Places::new(limits.open);
     let mut closing = pin!(close.cancelled());
     loop {
@@ -76,11 +86,16 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits,
         // So a stream ends whose reader has stopped reading: the kernel holds what it can, and hyper waits for that.
         #[cfg(target_os = "linux")]
         let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(limits.unread));
+        let site = site.clone();
+        let service = service_fn(move |request| {
+            let site = site.clone();
+            async move { Ok::<_, Infallible>(site.answer(request).await) }
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.next)
             .max_buf_size(limits.head)
-            .serve_connection(TokioIo::new(stream), service.clone());
+            .serve_connection(TokioIo::new(stream), service);
         let connection = open.watch(connection);
         tokio::spawn(async move {
             // What fails here is the other side's connection.
@@ -131,8 +146,10 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 mod tests {
     use std::net::SocketAddr;
 
-    use axum::{body::Body, routing::get};
+    use axum::{Router, body::Body, routing::get};
     use futures_util::stream;
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         sync::mpsc,
@@ -143,6 +160,12 @@ mod tests {
     /// Longer than any limit here, on a slow machine.
     const PATIENCE: Duration = Duration::from_secs(30);
     const LIMITS: Limits = Limits { open: 2, head: 8192, next: PATIENCE, unread: PATIENCE };
+
+    impl Answer for Router {
+        async fn answer(&self, request: Request<Incoming>) -> Response {
+            TowerToHyperService::new(self.clone()).call(request).await.unwrap()
+        }
+    }
 
     fn start(router: Router, limits: Limits) -> SocketAddr {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

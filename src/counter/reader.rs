@@ -13,7 +13,7 @@ use super::{
 /// A reader has nothing to wait for but LiteFS, for the moment in which it applies a transaction.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// How long a read may take in all. It takes well under a millisecond.
+/// How long a read may take. It takes well under a millisecond.
 const LONGEST: Duration = Duration::from_secs(3);
 
 /// Why there is no count.
@@ -42,9 +42,7 @@ impl Reader {
     }
 
     pub(super) async fn current(&self) -> Result<i64, ReadError> {
-        // Where LiteFS hangs, so does every read of its files.
-        let count = time::timeout(LONGEST, self.count.get()).await;
-        count.ok().flatten().unwrap_or(Err(ReadError::Late))
+        self.count.get().await.unwrap_or(Err(ReadError::Late))
     }
 }
 
@@ -53,7 +51,8 @@ struct Query {
     /// Its schema was seen to be new enough. Where a read fails it is opened and looked at again: a new primary need
     /// not have every transaction of the one that died.
     connection: Option<SqliteConnection>,
-    /// A read that hangs with LiteFS, and its thread with it: as long as it does, no other is begun.
+    /// Where LiteFS hangs, so does every read of its files, and a thread with it. As long as one does, no other is begun,
+    /// and nobody waits for it.
     stuck: Option<JoinHandle<Read>>,
 }
 
@@ -63,10 +62,10 @@ impl Work for Query {
     type Output = Result<i64, ReadError>;
 
     async fn run(&mut self) -> Self::Output {
-        if let Some(stuck) = &mut self.stuck {
+        match &self.stuck {
+            Some(stuck) if !stuck.is_finished() => return Err(ReadError::Late),
             // What it brings is old.
-            let _ = time::timeout(LONGEST, stuck).await.map_err(|_| ReadError::Late)?;
-            self.stuck = None;
+            _ => self.stuck = None,
         }
         let mut reading = tokio::spawn(read(self.database.clone(), self.connection.take()));
         match time::timeout(LONGEST, &mut reading).await {

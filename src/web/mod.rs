@@ -43,12 +43,13 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, header},
-    middleware::{Next, from_fn_with_state},
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, Request, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use hyper::{body::Incoming, service::Service as _};
+use hyper_util::service::TowerToHyperService;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::csrf::CsrfLayer;
 
@@ -57,6 +58,7 @@ use tokio::time::{self, Instant};
 use crate::{
     counter::Counter,
     instance::{Instance, Nowhere, Replay, Route},
+    serve::Answer,
 };
 use error::Error;
 use metrics::{HandedOn, Metrics};
@@ -124,17 +126,25 @@ impl App {
     }
 }
 
+/// What answers on one listener.
+#[derive(Clone, Debug)]
+pub struct Site {
+    app: Arc<App>,
+    routes: TowerToHyperService<Router>,
+}
+
 /// What visitors reach, through Fly's proxy and LiteFS's; and what only the private network reaches, at `private_port` on
 /// each instance.
 ///
 /// Each visitor's request is one of `under_way` until its answer is made. Streams end with `stop`.
-pub fn routers(
+#[must_use]
+pub fn sites(
     counter: Arc<Counter>,
     instance: Instance,
     private_port: Option<u16>,
     under_way: TaskTracker,
     stop: CancellationToken,
-) -> (Router, Router) {
+) -> (Site, Site) {
     let started = Instant::now();
     let poller = Poller::new(instance.clone(), counter.clone(), started, private_port).into();
     let metrics = Metrics::new(&instance, under_way.clone());
@@ -142,10 +152,10 @@ pub fn routers(
     let visitors = App { counter, instance, poller, metrics, word, started, under_way, stop };
     // What instances ask each other holds up no end.
     let instances = App { under_way: TaskTracker::new(), stop: CancellationToken::new(), ..visitors.clone() };
-    (public(visitors.into()), private(instances.into()))
+    (Site::new(visitors, public()), Site::new(instances, private()))
 }
 
-fn public(app: Arc<App>) -> Router {
+fn public() -> Router<Arc<App>> {
     Router::new()
         .route("/", get(page::show).post(click::count))
         .route("/events", get(events::stream))
@@ -157,40 +167,48 @@ fn public(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         // Forms of other sites; what sends neither Origin nor Sec-Fetch-Site, curl say, is not a browser that could be misused.
         .layer(CsrfLayer::new().with_rejection_response(|_| Error::CrossOrigin.into_response()))
-        .layer(from_fn_with_state(app.clone(), around))
-        .with_state(app)
 }
 
-/// Around every request, refused ones included.
-async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let _under_way = app.under_way.token();
-    let (seat, begun) = (Metrics::seat(request.method(), request.uri().path()), Instant::now());
-    let write = cookie::Write::of(&request, &app.instance);
-    let id = RequestId::of(request.headers());
-    let answer = id.within(async {
-        match body::read_whole(request).await {
-            Ok(request) => next.run(request).await,
-            Err(refusal) => refusal.into_response(),
-        }
-    });
-    let mut response = answer.await;
-    app.metrics.answered(seat, response.status(), begun.elapsed());
-    if let Some(write) = write {
-        write.set_confirmed(app.counter.confirmed(), &mut response);
-    }
-    set_headers(&mut response);
-    response
-}
-
-fn private(app: Arc<App>) -> Router {
+fn private() -> Router<Arc<App>> {
     Router::new()
         .route("/healthcheck", get(health::check))
         .route("/handover", post(handover::hand_over))
         .route("/hold", post(hold::hold))
         .route("/instance", get(vitals::show))
         .route("/metrics", get(metrics::show))
-        .layer(from_fn_with_state(app.clone(), around))
-        .with_state(app)
+}
+
+impl Site {
+    fn new(app: App, routes: Router<Arc<App>>) -> Self {
+        let app = Arc::new(app);
+        let routes = TowerToHyperService::new(routes.with_state(app.clone()));
+        Self { app, routes }
+    }
+}
+
+impl Answer for Site {
+    /// What is around every request, refused ones included. As a layer of the router it would cost each a tenth more
+    /// of the processor's time (docs/performance.md).
+    async fn answer(&self, request: Request<Incoming>) -> Response {
+        let (app, request) = (&self.app, request.map(Body::new));
+        let _under_way = app.under_way.token();
+        let (seat, begun) = (Metrics::seat(request.method(), request.uri().path()), Instant::now());
+        let write = cookie::Write::of(&request, &app.instance);
+        let id = RequestId::of(request.headers());
+        let answer = id.within(async {
+            match body::read_whole(request).await {
+                Ok(request) => self.routes.call(request).await.unwrap_or_else(|never| match never {}),
+                Err(refusal) => refusal.into_response(),
+            }
+        });
+        let mut response = answer.await;
+        app.metrics.answered(seat, response.status(), begun.elapsed());
+        if let Some(write) = write {
+            write.set_confirmed(app.counter.confirmed(), &mut response);
+        }
+        set_headers(&mut response);
+        response
+    }
 }
 
 /// Whether a program asks, not a browser.
