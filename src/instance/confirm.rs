@@ -364,7 +364,7 @@ mod tests {
         };
         let (role, is) = watch::channel(Ok(Role::Primary));
         let litefs = LastWord { role: is, position: watch::channel(Some(at)).1 };
-        let instance = Instance { settings: settings.into(), litefs };
+        let instance = Instance { settings: settings.into(), litefs, holding: None };
         let peers = Peers::of(Seen { looks: 1, peers: [(id("sjc-2"), candidate("sjc-1", &[at]))].into() });
         let up = BTreeSet::new();
         let others = Others { peers, up, consul: None, lease: None, new_until: Instant::now() };

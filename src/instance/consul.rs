@@ -1,11 +1,12 @@
 //! LiteFS's lease, by Consul itself: who holds it, and the removal of one that was left behind.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use percent_encoding::percent_decode_str;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, redirect::Policy};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 
 use super::{InstanceId, litefs::chain};
 
@@ -55,7 +56,7 @@ pub struct Seen {
 }
 
 /// Why it is not known that this instance holds the lease.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseError {
     /// `FLY_CONSUL_URL` is not set.
     #[error("it is not known where Consul is: FLY_CONSUL_URL is not set")]
@@ -152,6 +153,35 @@ impl Consul {
         }
         let answer = succeeded(response)?.bytes().await.map_err(silent)?;
         Ok(Seen { held: read(&answer)?, index })
+    }
+}
+
+/// Who holds the lease, for all who ask at the same time.
+#[derive(Debug)]
+pub(super) struct Holding {
+    consul: Consul,
+    /// The last answer, and when it was asked for.
+    last: Mutex<Option<(Instant, Result<Held, LeaseError>)>>,
+}
+
+impl Holding {
+    pub(super) fn new(at: &ConsulKey) -> Self {
+        Self { consul: Consul::new(at), last: Mutex::new(None) }
+    }
+
+    /// As [`Consul::held_by`], asked no earlier than this is called.
+    pub(super) async fn held_by(&self, this: &InstanceId) -> Result<Held, LeaseError> {
+        let called = Instant::now();
+        let mut last = self.last.lock().await;
+        match &*last {
+            Some((asked, answer)) if *asked >= called => answer.clone(),
+            _ => {
+                let asked = Instant::now();
+                let answer = self.consul.held_by(this).await;
+                *last = Some((asked, answer.clone()));
+                answer
+            }
+        }
     }
 }
 

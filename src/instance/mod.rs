@@ -38,10 +38,11 @@ mod replay;
 mod report;
 mod role;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::watch;
 
+use consul::Holding;
 use litefs::Api;
 use role::LastWord;
 
@@ -58,8 +59,10 @@ pub use role::{Observed, Role, Unreachable};
 /// This instance. Cheap to clone; all clones follow the same LiteFS, until the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct Instance {
-    settings: std::sync::Arc<Settings>,
+    settings: Arc<Settings>,
     litefs: LastWord,
+    /// `None` where nobody can be asked.
+    holding: Option<Arc<Holding>>,
 }
 
 /// What an instance is told about itself at start.
@@ -100,7 +103,9 @@ impl Instance {
                 role::follow(Api::new(url.clone()), settings.id.clone(), database.clone())
             }
         };
-        Self { settings: settings.into(), litefs }
+        let consul = settings.litefs.as_ref().and_then(|litefs| litefs.consul.as_ref());
+        let holding = consul.map(|consul| Holding::new(consul).into());
+        Self { settings: settings.into(), litefs, holding }
     }
 
     /// This instance's id.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Instance, InstanceId, Region, Role, Unreachable};
+use super::{Instance, InstanceId, LeaseError, Region, Role, Unreachable};
 
 /// How often one request may be handed on by applications. Two instances that each take the other for the primary,
 /// for the moment of an election, would otherwise play ball with it. LiteFS's proxy, which hands writes on as well,
@@ -46,6 +46,9 @@ pub enum Nowhere {
     /// LiteFS does not answer.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
+    /// LiteFS takes this node for the primary, and Consul does not bear it out.
+    #[error("this instance may no longer be primary: {0}")]
+    Doubtful(LeaseError),
 }
 
 /// Who handed a request on to this instance, as Fly's proxy tells in `fly-replay-src`.
@@ -68,6 +71,20 @@ impl Instance {
             Ok(Role::Replica { primary }) => onward(primary, request),
             Ok(Role::NoPrimary) => Route::Nowhere(Nowhere::NoPrimary),
             Err(unreachable) => Route::Nowhere(unreachable.into()),
+        }
+    }
+
+    /// Whoever holds the lease by Consul's word handles it, for a visitor who has seen what this node does not have though it
+    /// takes itself for the primary. LiteFS's proxy lets such a visitor wait on replicas only, and a primary that was cut off
+    /// without a word learns only minutes after it is reached again that there is another one.
+    ///
+    /// Here, where nobody can be asked. Takes 2 s at most.
+    pub async fn route_to_holder(&self, request: &HeaderMap) -> Route {
+        let Some(holding) = &self.holding else { return Route::Here };
+        match holding.held_by(self.id()).await {
+            Ok(_) => Route::Here,
+            Err(LeaseError::Elsewhere(holder)) if let Ok(holder) = holder.parse() => onward(holder, request),
+            Err(reason) => Route::Nowhere(Nowhere::Doubtful(reason)),
         }
     }
 

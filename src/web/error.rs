@@ -56,6 +56,9 @@ pub(super) enum Error {
     /// `503`: no primary is known.
     #[error("At this moment no instance is primary. Reading works; writing resumes in a moment.")]
     NoPrimary,
+    /// `503`: the visitor has seen more than there is here, and it is not known where that is.
+    #[error("This instance does not have what you have seen. It will be there in a moment.")]
+    Outdated,
     /// `503`: LiteFS or its files do not answer.
     #[error("The database of this instance does not answer at this moment.")]
     Silent,
@@ -118,6 +121,7 @@ impl Error {
             | Self::NotReady
             | Self::NotSettled
             | Self::NoPrimary
+            | Self::Outdated
             | Self::Silent
             | Self::HandedOn
             | Self::NothingToShow
@@ -222,6 +226,7 @@ impl From<Nowhere> for Error {
             Nowhere::NoPrimary => Self::NoPrimary,
             Nowhere::TooManyHops => Self::HandedOn,
             Nowhere::Unreachable(_) => Self::Silent,
+            Nowhere::Doubtful(_) => Self::Outdated,
         }
     }
 }

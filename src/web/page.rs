@@ -1,6 +1,6 @@
 //! The page: the count, two buttons, and which instance served it.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use askama::Template;
 use axum::{
@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, header},
     response::{AppendHeaders, Html, IntoResponse, Response},
 };
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 
 use super::{
     App, PATIENCE,
@@ -17,8 +17,11 @@ use super::{
 };
 use crate::{
     counter::{Key, ReadError},
-    instance::{Instance, Observed, Position, Role},
+    instance::{Instance, Observed, Position, Replay, Role, Route, Txid},
 };
+
+/// Between two questions to Consul, for a visitor who waits.
+const AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Template)]
 #[template(path = "counter.html")]
@@ -44,6 +47,9 @@ struct Page<'a> {
 /// `GET /`
 pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Result<Response, Error> {
     let headers = request.into_parts().0.headers;
+    if let Some(elsewhere) = ahead(&app, &headers).await? {
+        return Ok(error::replayed(&elsewhere));
+    }
     let count = match app.counter.current().await {
         // This binary is newer than the schema, or the first sync is still to come.
         Err(ReadError::Behind) => {
@@ -77,6 +83,39 @@ pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Resul
         origin: origin(&headers),
     };
     Ok((AppendHeaders(forget), Html(page.render().map_err(Error::internal)?)).into_response())
+}
+
+/// Who has what the visitor has seen, where this instance does not though LiteFS takes it for the primary. On a replica LiteFS's
+/// proxy has seen to it.
+async fn ahead(app: &App, headers: &HeaderMap) -> Result<Option<Replay>, Error> {
+    let Some(seen) = Txid::from_cookies(headers).filter(|_| app.instance.role() == Ok(Role::Primary)) else {
+        return Ok(None);
+    };
+    let (mut role, mut position) = (app.instance.watch(), app.instance.watch_position());
+    let mut patience = pin!(time::sleep(PATIENCE));
+    loop {
+        let at = position.borrow_and_update().map(|at| at.txid).max(app.counter.confirmed());
+        if at >= Some(seen) {
+            return Ok(None);
+        }
+        let is_primary = *role.borrow_and_update() == Ok(Role::Primary);
+        let route = if is_primary {
+            app.instance.route_to_holder(headers).await
+        } else {
+            app.instance.route_to_primary(headers)
+        };
+        let doubt = match route {
+            Route::Here => return Ok(None),
+            Route::Replay(replay) => return Ok(Some(replay)),
+            Route::Nowhere(doubt) => doubt,
+        };
+        tokio::select! {
+            Ok(()) = role.changed() => {}
+            Ok(()) = position.changed() => {}
+            () = time::sleep(AGAIN) => {}
+            () = &mut patience => return Err(doubt.into()),
+        }
+    }
 }
 
 /// Where the visitor has found this site. Fly's proxy tells whether that was by https.

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use reqwest::{StatusCode, header};
+use axum::{Router, routing::get};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use reqwest::{Response, StatusCode, header};
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     helpers::App,
@@ -52,6 +55,59 @@ async fn a_replica_hands_clicks_to_the_primary_and_counts_them_once_it_is_primar
     page_says(&app, "This instance is <b>primary</b>").await;
     assert_eq!(app.click("increment").await.status(), StatusCode::SEE_OTHER);
     assert_eq!(app.count().await, 2);
+}
+
+/// LiteFS's proxy waits for what a visitor has seen on replicas only, and of two that take themselves for the primary one is
+/// behind.
+#[tokio::test]
+async fn a_primary_that_is_behind_a_visitor_asks_consul_who_has_more() {
+    let (holder, held) = watch::channel(Some("sjc-1"));
+    let consul = consul(held).await;
+    let (app, litefs) =
+        start_with(Says::Primary, &["--fly-consul-url", &consul, "--consul-key", "lease"]).await;
+    app.click("increment").await;
+    let page = async |cookie: Option<&str>| -> Response {
+        let page = app.client.get(&app.url);
+        let page =
+            cookie.into_iter().fold(page, |page, txid| page.header("cookie", format!("__txid={txid}")));
+        page.send().await.unwrap()
+    };
+    let ahead = Some("00000000000000ff");
+
+    // It is the primary: nobody else can have more, whatever the cookie says.
+    assert_eq!(page(ahead).await.status(), StatusCode::OK);
+    holder.send_replace(Some("sjc-2"));
+    assert_eq!(page(ahead).await.headers()["fly-replay"], "instance=sjc-2;state=1");
+    for no_doubt in [None, Some("nonsense")] {
+        assert_eq!(page(no_doubt).await.status(), StatusCode::OK);
+    }
+    // Consul knows nobody; and then LiteFS learns who it is.
+    holder.send_replace(None);
+    let answer = page(ahead).await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers().contains_key(header::RETRY_AFTER));
+    assert!(answer.text().await.unwrap().contains("does not have what you have seen"));
+    let change = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        litefs.say(Says::ReplicaOf("sjc-2"));
+    };
+    let (answer, ()) = tokio::join!(page(ahead), change);
+    assert_eq!(answer.headers()["fly-replay"], "instance=sjc-2;state=1");
+}
+
+/// Its URL. It has one key, or none.
+async fn consul(held: watch::Receiver<Option<&'static str>>) -> String {
+    let key = async move || {
+        let holder = held.borrow().ok_or(StatusCode::NOT_FOUND)?;
+        let value = format!(r#"{{"hostname":"{holder}","advertise-url":"http://{holder}:20202"}}"#);
+        let value = BASE64_STANDARD.encode(value);
+        Ok::<_, StatusCode>(format!(r#"[{{"Value":"{value}","Session":"a","ModifyIndex":7}}]"#))
+    };
+    let router = Router::new().route("/v1/kv/lease", get(key));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
 }
 
 #[tokio::test]
