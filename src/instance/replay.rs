@@ -75,8 +75,8 @@ impl Instance {
     }
 
     /// Whoever holds the lease by Consul's word handles it, for a visitor who has seen what this node does not have though it
-    /// takes itself for the primary. LiteFS's proxy lets such a visitor wait on replicas only, and a primary that was cut off
-    /// without a word learns only minutes after it is reached again that there is another one.
+    /// takes itself for the primary. LiteFS's proxy lets such a visitor wait on replicas only. A primary that was cut off in
+    /// silence goes on as one after it is reached again, for half a minute in the fault suite (`primary cut off silent`).
     ///
     /// Here, where nobody can be asked. Takes 2 s at most.
     pub async fn route_to_holder(&self, request: &HeaderMap) -> Route {
