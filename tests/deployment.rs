@@ -150,6 +150,23 @@ fn compose_builds_each_image_once_from_a_stage_that_there_is() {
     }
 }
 
+/// Docker runs stages at the same time, and two Cargos that unpack the same crate break each other.
+#[test]
+fn each_stage_of_the_image_has_its_own_registry() {
+    let dockerfile = read("Dockerfile");
+    let mut owners = BTreeMap::new();
+    for stage in dockerfile.split("\nFROM ").skip(1) {
+        let name = stage.lines().next().unwrap();
+        for cache in stage.split_whitespace().filter(|word| word.starts_with("--mount=type=cache,")) {
+            if cache.ends_with("/registry") {
+                let owner = *owners.entry(cache).or_insert(name);
+                assert_eq!(owner, name, "both have {cache}");
+            }
+        }
+    }
+    assert_eq!(owners.len(), 3);
+}
+
 fn fly() -> toml::Table {
     read("fly.toml").parse().unwrap()
 }
