@@ -141,6 +141,7 @@ fn compose_builds_each_image_once_from_a_stage_that_there_is() {
     let images = compose.lines().filter(|line| local(line)).count();
     let builds: Vec<&str> = compose.lines().filter(|line| line.trim_start().starts_with("build:")).collect();
     assert_eq!(builds.len(), images, "{builds:?}");
+    assert_eq!(compose.matches("pull_policy: never\n").count(), images, "no registry has them");
     let (shared, _) = compose.split_once("\nservices:\n").unwrap();
     assert!(!shared.contains("build:"), "all four instances would build the same image");
     for build in builds {
