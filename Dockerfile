@@ -5,16 +5,18 @@ ARG RUNTIME_IMAGE=debian:bookworm-slim
 
 FROM ${LITEFS_IMAGE} AS litefs
 
+# Docker runs the three stages after this one at the same time. Cargo's lock is beside its registry and not in it, so each
+# has that cache for itself; in `target` there is a lock. `sharing=locked` has podman 4.3 wait for ever.
 FROM ${RUST_IMAGE} AS rust
 WORKDIR /build
 
 # What the image is made of, as a list: crates, versions, licences, hashes.
 # It runs for a second: what optimising takes would be lost.
 FROM rust AS sbom
-RUN --mount=type=cache,target=/usr/local/cargo/registry \
+RUN --mount=type=cache,id=registry-sbom,target=/usr/local/cargo/registry \
     cargo install --locked --debug --root /usr/local cargo-sbom@0.10.0
 COPY . .
-RUN --mount=type=cache,target=/usr/local/cargo/registry \
+RUN --mount=type=cache,id=registry-sbom,target=/usr/local/cargo/registry \
     cargo sbom --cargo-package litefs-counter --output-format cyclone_dx_json_1_6 > /sbom.cdx.json
 
 FROM rust AS build
@@ -23,7 +25,7 @@ ARG PROFILE=release
 COPY . .
 # The caches outlive this build, so that only what changed is compiled, and are no part of the image, hence the copy.
 # They may be another checkout's: Cargo goes by times, so what is ours gets a new one.
-RUN --mount=type=cache,target=/usr/local/cargo/registry \
+RUN --mount=type=cache,id=registry-build,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     touch build.rs src/lib.rs ./*/src/lib.rs \
     && cargo build --profile "$PROFILE" --locked --package litefs-counter \
@@ -33,7 +35,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 FROM rust AS build-edge
 ARG PROFILE=release
 COPY . .
-RUN --mount=type=cache,target=/usr/local/cargo/registry \
+RUN --mount=type=cache,id=registry-edge,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     touch build.rs src/lib.rs ./*/src/lib.rs \
     && cargo build --profile "$PROFILE" --locked --package devcluster --bin edge \

@@ -141,6 +141,7 @@ fn compose_builds_each_image_once_from_a_stage_that_there_is() {
     let images = compose.lines().filter(|line| local(line)).count();
     let builds: Vec<&str> = compose.lines().filter(|line| line.trim_start().starts_with("build:")).collect();
     assert_eq!(builds.len(), images, "{builds:?}");
+    assert_eq!(compose.matches("pull_policy: never\n").count(), images, "no registry has them");
     let (shared, _) = compose.split_once("\nservices:\n").unwrap();
     assert!(!shared.contains("build:"), "all four instances would build the same image");
     for build in builds {
@@ -148,6 +149,23 @@ fn compose_builds_each_image_once_from_a_stage_that_there_is() {
         let stage = format!(" AS {}\n", target.trim_end_matches(" }"));
         assert!(dockerfile.contains(&stage), "the Dockerfile has no such stage: {build}");
     }
+}
+
+/// Docker runs stages at the same time, and two Cargos that unpack the same crate break each other.
+#[test]
+fn each_stage_of_the_image_has_its_own_registry() {
+    let dockerfile = read("Dockerfile");
+    let mut owners = BTreeMap::new();
+    for stage in dockerfile.split("\nFROM ").skip(1) {
+        let name = stage.lines().next().unwrap();
+        for cache in stage.split_whitespace().filter(|word| word.starts_with("--mount=type=cache,")) {
+            if cache.ends_with("/registry") {
+                let owner = *owners.entry(cache).or_insert(name);
+                assert_eq!(owner, name, "both have {cache}");
+            }
+        }
+    }
+    assert_eq!(owners.len(), 3);
 }
 
 fn fly() -> toml::Table {
