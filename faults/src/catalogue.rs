@@ -105,6 +105,7 @@ fn strict(fault: Fault) -> Option<Fault> {
         reads: limit(fault.reads),
         reads_elsewhere: limit(fault.reads_elsewhere),
         own_clicks: limit(fault.own_clicks),
+        may_lose_alone: false,
         noticed: Noticed::ByAll,
         runs: STRICT_RUNS,
         ..fault
