@@ -28,12 +28,12 @@ impl Write {
         is_meant.then(|| Self { seen: Txid::from_cookies(request.headers()) })
     }
 
-    /// Where nothing is confirmed yet, a new primary say, the visitor keeps what they had. So they do where the write was
-    /// refused: one that is none any more, and does not know it, would take from them what they have seen at the other one.
+    /// Where nothing is confirmed yet, a new primary say, the visitor keeps what they had. Where the write was refused they
+    /// keep it if it is more: a primary that is none any more would take from them what they have seen at the other one.
     pub(super) fn set_confirmed(self, confirmed: Option<Txid>, response: &mut Response) {
         let status = response.status();
         let is_refused = status.is_client_error() || status.is_server_error();
-        let txid = if is_refused { self.seen.or(confirmed) } else { confirmed.or(self.seen) };
+        let txid = if is_refused { confirmed.max(self.seen) } else { confirmed.or(self.seen) };
         let cookie = txid.map_or_else(Txid::remove_cookie, Txid::set_cookie);
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
@@ -60,7 +60,7 @@ mod tests {
             (Some(9), counted, Some(5), Some(5)),
             (Some(9), counted, None, Some(9)),
             (Some(9), refused, Some(5), Some(9)),
-            (Some(3), refused, Some(5), Some(3)),
+            (Some(3), refused, Some(5), Some(5)),
             (None, refused, Some(5), Some(5)),
             (None, refused, None, None),
         ] {
