@@ -167,6 +167,7 @@ pub async fn launch_a_twin(scene: &Scene) -> Result<()> {
     /// The other candidate looks for the lease once a second.
     const LOOKED: Duration = Duration::from_secs(3);
     let (id, lease) = (scene.primary.id(), Lease::of(&scene.primary));
+    let key = key(scene).await?;
     let record = scene.primary.run(&["cat", "/var/lib/litefs/launch.json"]).await?.stdout;
     let record = String::from_utf8(record)?;
     ensure!(record.contains("session"), "there is no lease to mistake: {record}");
@@ -181,7 +182,19 @@ pub async fn launch_a_twin(scene: &Scene) -> Result<()> {
     ensure!(twin.status.code() == Some(137) && is_told == [true; 2], "{}: {said}", twin.status);
     sleep(LOOKED).await;
     ensure!(primary(&scene.cluster).await?.id() == id, "the primary has changed");
+    let now = self::key(scene).await?;
+    ensure!(now == key, "the lease was {key}, and is {now}");
     lease.is_kept(scene).await
+}
+
+/// The lease, as Consul has it.
+async fn key(scene: &Scene) -> Result<String> {
+    const APP: &str = "litefs-counter";
+    let consul = scene.cluster.consul();
+    let url = consul.url(APP);
+    let (_, prefix) = url.rsplit_once(":8500/").context("Consul's URL has no prefix")?;
+    let url = format!("http://[{}]:8500/v1/kv/{prefix}litefs/{APP}?consistent", consul.address());
+    Ok(reqwest::get(url).await?.error_for_status()?.text().await?)
 }
 
 /// The primary is restarted, stopped by this signal.
