@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    history::{Click, Read},
+    history::{Click, Confirmation, Read},
     visitor::Visitor,
 };
 
@@ -54,6 +54,8 @@ pub struct Load {
     pub since: Instant,
     /// How many clicks are acknowledged.
     acknowledged: watch::Receiver<usize>,
+    /// Of those, how many another candidate has.
+    confirmed: watch::Receiver<usize>,
     clickers: JoinSet<Vec<Click>>,
     readers: JoinSet<Vec<Read>>,
     /// No new clicks.
@@ -69,17 +71,19 @@ impl Load {
         let visitor = |number| Visitor::new(cluster, REGIONS[number % REGIONS.len()], since).map(Arc::new);
         let visitors = (0..VISITORS + KEYLESS).map(visitor).collect::<Result<Vec<_>>>()?;
         let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
-        let (count, acknowledged) = watch::channel(0);
+        let (acknowledgements, acknowledged) = watch::channel(0);
+        let (confirmations, confirmed) = watch::channel(0);
+        let told = Told { acknowledgements, confirmations };
         let (mut clickers, mut readers) = (JoinSet::new(), JoinSet::new());
         for number in (VISITORS + KEYLESS..).take(ONLOOKERS) {
             readers.spawn(read(number, visitor(number)?, since, give_up.clone()));
         }
         for (number, visitor) in visitors.iter().enumerate() {
-            let (stop, give_up, count) = (stop.clone(), give_up.clone(), count.clone());
-            clickers.spawn(click(number, visitor.clone(), since, count, stop, give_up.clone()));
+            let (stop, give_up, told) = (stop.clone(), give_up.clone(), told.clone());
+            clickers.spawn(click(number, visitor.clone(), since, told, stop, give_up.clone()));
             readers.spawn(read(number, visitor.clone(), since, give_up));
         }
-        Ok(Load { visitors, since, acknowledged, clickers, readers, stop, give_up })
+        Ok(Load { visitors, since, acknowledged, confirmed, clickers, readers, stop, give_up })
     }
 
     /// How many clicks are acknowledged by now.
@@ -101,6 +105,16 @@ impl Load {
     /// The same from now on.
     pub async fn more(&self, clicks: usize, within: Duration) -> Result<()> {
         self.until(self.acknowledged() + clicks, within).await
+    }
+
+    /// Waits until another candidate confirms clicks. The primary looks for one once a second, and a click that it acknowledges
+    /// alone until then may be lost with it.
+    pub async fn confirmed(&self, within: Duration) -> Result<()> {
+        let mut confirmed = self.confirmed.clone();
+        confirmed.mark_unchanged();
+        let next = timeout(within, confirmed.changed()).await;
+        next.with_context(|| format!("no other candidate confirmed a click within {within:?}"))?
+            .context("all visitors have left")
     }
 
     /// Lets them end the clicks that they have begun, and tells what they noted.
@@ -128,11 +142,18 @@ impl Load {
     }
 }
 
+/// What all who click count together.
+#[derive(Clone)]
+struct Told {
+    acknowledgements: watch::Sender<usize>,
+    confirmations: watch::Sender<usize>,
+}
+
 async fn click(
     number: usize,
     visitor: Arc<Visitor>,
     since: Instant,
-    count: watch::Sender<usize>,
+    told: Told,
     stop: CancellationToken,
     give_up: CancellationToken,
 ) -> Vec<Click> {
@@ -153,7 +174,10 @@ async fn click(
             match visitor.click(key.as_deref()).await {
                 Ok(answer) if click.acknowledged.is_none() => {
                     click.acknowledged = Some(answer);
-                    count.send_modify(|count| *count += 1);
+                    told.acknowledgements.send_modify(|count| *count += 1);
+                    if answer.confirmation == Confirmation::Candidates {
+                        told.confirmations.send_modify(|count| *count += 1);
+                    }
                 }
                 Ok(answer) => click.repeated = Some(answer),
                 Err(_) if give_up.is_cancelled() && click.acknowledged.is_some() => break,
