@@ -39,6 +39,7 @@ use sqlx::migrate::Migrator;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
+    time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -115,7 +116,7 @@ pub struct Counted {
 #[derive(Debug)]
 struct HandOver {
     to: Option<InstanceId>,
-    patience: Duration,
+    until: Instant,
     answer: oneshot::Sender<Result<InstanceId, HandOverError>>,
 }
 
@@ -290,16 +291,22 @@ impl Counter {
         answered.await.unwrap_or(Err(ClickError::Unknown))
     }
 
-    /// Stops to write, and has another candidate take over: `to`, or any that has all transactions, for which it waits as
-    /// long as `patience`. Where that fails this instance goes on. Clicks meanwhile get [`ClickError::NotWriting`].
+    /// Waits for another candidate, `to` or any, then stops to write and has it take over once it has all transactions: as
+    /// long as `patience` for both. Where that fails this instance goes on. Once it has stopped to write, clicks get
+    /// [`ClickError::NotWriting`].
     pub async fn hand_over(
         &self,
         to: Option<InstanceId>,
         patience: Duration,
     ) -> Result<InstanceId, HandOverError> {
         let (answer, answered) = oneshot::channel();
+        let until = Instant::now() + patience;
+        // One that has just been started is found within a second, in which clicks go on.
+        if let Some(candidates) = self.tally.followed() {
+            drop(time::timeout_at(until, candidates.heir(to.as_ref())).await);
+        }
         // Where the writer has ended there is no role to hand over.
-        let _ = self.hand_overs.send(HandOver { to, patience, answer }).await;
+        let _ = self.hand_overs.send(HandOver { to, until, answer }).await;
         answered.await.unwrap_or(Err(HandOverError::NotPrimary))
     }
 

@@ -1,5 +1,5 @@
 //! What is counted of clicks for those who operate this: totals since the process began, each an addition to an atomic
-//! number. Nothing is decided by them.
+//! number. No click is decided by them.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -70,8 +70,12 @@ impl Tally {
     /// How many candidates there are, by what the primary knows. `None` on all others.
     #[must_use]
     pub fn candidates(&self) -> Option<usize> {
-        let candidates = self.candidates.lock().unwrap_or_else(PoisonError::into_inner);
-        candidates.as_ref().map(Candidates::up)
+        self.followed().as_ref().map(Candidates::up)
+    }
+
+    /// The same, to wait for one.
+    pub(super) fn followed(&self) -> Option<Candidates> {
+        self.candidates.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn follow(&self, candidates: Option<Candidates>) {

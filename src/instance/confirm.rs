@@ -30,6 +30,8 @@ pub const WITHIN: Duration = Duration::from_secs(2);
 const GIVEN_UP: Duration = Duration::from_secs(6);
 /// How long LiteFS may take to name who has the lease after that: it looks once a second.
 const NAMED: Duration = Duration::from_secs(3);
+/// One that was started a moment ago is in the next list of private DNS; the one that is on its way may be older.
+const FRESH: u64 = 2;
 /// Pause after a promotion that failed.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -116,7 +118,7 @@ pub struct Confirmer {
     others: Option<Others>,
 }
 
-/// How many candidates there are, as long as this instance is primary. For people who look on: nothing is decided by it.
+/// Which candidates there are, as long as this instance is primary. No write is decided by it.
 #[derive(Clone, Debug)]
 pub struct Candidates {
     this: InstanceId,
@@ -237,12 +239,10 @@ impl Confirmer {
         &mut self,
         at: Position,
         to: Option<&InstanceId>,
-        patience: Duration,
+        until: Instant,
     ) -> Result<InstanceId, HandOverError> {
         let Some(others) = &mut self.others else { return Err(HandOverError::NoHeir) };
-        let until = Instant::now() + patience;
-        // One that was started a moment ago is in the next list; the one that is on its way may be older.
-        let look = others.peers.seen.borrow().looks + 2;
+        let look = others.peers.seen.borrow().looks + FRESH;
         let heir = |seen: &Seen| seen.having(at).into_iter().find(|id| to.is_none_or(|to| id == to));
         let mut failed = HandOverError::NoHeir;
         loop {
@@ -271,7 +271,16 @@ impl Candidates {
     /// This instance, and each other one that is reached, can become primary and follows this one.
     #[must_use]
     pub fn up(&self) -> usize {
-        1 + self.seen.borrow().followers(&self.this)
+        1 + self.seen.borrow().followers(&self.this).len()
+    }
+
+    /// Waits until `to`, or any other one, follows this instance, or nobody else can: before that a hand-over would have
+    /// to wait, with nothing written meanwhile.
+    pub async fn heir(mut self, to: Option<&InstanceId>) {
+        let look = self.seen.borrow().looks + FRESH;
+        let is_here = |seen: &Seen| seen.followers(&self.this).iter().any(|id| to.is_none_or(|to| id == to));
+        // Where the role is lost meanwhile there is nothing to wait for.
+        let _ = self.seen.wait_for(|seen| seen.is_alone(look) || is_here(seen)).await;
     }
 }
 
@@ -342,7 +351,11 @@ fn names(ids: &BTreeSet<InstanceId>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::{LiteFs, Observed, Settings, peers::tests::candidate, role::LastWord};
+    use crate::instance::{
+        LiteFs, Observed, Settings,
+        peers::{Peer, tests::candidate},
+        role::LastWord,
+    };
 
     fn id(name: &str) -> InstanceId {
         name.parse().unwrap()
@@ -386,9 +399,34 @@ mod tests {
                 time::sleep(2 * RETRY).await;
                 _ = role.send_replace(Ok(becomes.clone()));
             };
-            let (done, ()) = tokio::join!(confirmer.hand_over(at, None, WITHIN), named);
+            let (done, ()) = tokio::join!(confirmer.hand_over(at, None, Instant::now() + WITHIN), named);
             let heir = done.as_ref().ok();
             assert_eq!(heir, is_handed_over.then(|| id("sjc-2")).as_ref(), "{becomes}: {done:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn somebody_to_hand_over_to_is_waited_for_unless_there_cannot_be_one() {
+        let at: Position = "0000000000000007/8000000000000007".parse().unwrap();
+        let (seen, is_seen) =
+            watch::channel(Seen { looks: 1, peers: [(id("sjc-2"), Peer::Unreached)].into() });
+        let candidates = || Candidates { this: id("sjc-1"), seen: is_seen.clone() };
+        let waits = async |to: Option<&str>| {
+            let to = to.map(id);
+            time::timeout(RETRY, candidates().heir(to.as_ref())).await.is_err()
+        };
+        assert!(waits(None).await, "it may be about to come");
+
+        seen.send_modify(|seen| _ = seen.peers.insert(id("sjc-2"), candidate("sjc-1", &[at])));
+        assert!(!waits(None).await);
+        assert!(!waits(Some("sjc-2")).await);
+        assert!(waits(Some("sjc-3")).await, "another one is meant");
+
+        let alone = candidates().heir(None);
+        seen.send_modify(|seen| _ = seen.peers.insert(id("sjc-2"), Peer::NoCandidate));
+        let alone = tokio::spawn(alone);
+        assert!(waits(None).await, "the list may be old");
+        seen.send_modify(|seen| seen.looks += FRESH);
+        alone.await.unwrap();
     }
 }

@@ -119,9 +119,9 @@ impl Seen {
         self.that(|peer| peer.has(position) && peer.follows(primary))
     }
 
-    /// How many candidates follow `primary`, wherever they are.
-    pub(super) fn followers(&self, primary: &InstanceId) -> usize {
-        self.peers.values().filter(|peer| peer.follows(primary)).count()
+    /// The candidates that follow `primary`, wherever they are.
+    pub(super) fn followers(&self, primary: &InstanceId) -> BTreeSet<InstanceId> {
+        self.that(|peer| peer.follows(primary))
     }
 
     /// A candidate is reached that does not follow `primary` yet: after a change of primary LiteFS takes a second.
@@ -344,13 +344,13 @@ pub(super) mod tests {
         assert_eq!(seen.lacking(at(7, 70)), BTreeSet::new());
         assert_eq!(seen.rival(), None);
         assert!(!seen.is_alone(1) && !seen.is_about_to_follow(&this));
-        assert_eq!(seen.followers(&this), 1);
+        assert_eq!(seen.followers(&this).len(), 1);
 
         // As after a hand-over: it has everything, and does not follow its new primary yet.
         seen.peers.insert(id("sjc-3"), candidate(false, "sjc-2", &[at(7, 70)]));
         assert_eq!(seen.following(&this, at(7, 70)), BTreeSet::from([id("sjc-2")]));
         assert!(seen.is_about_to_follow(&this));
-        assert_eq!(seen.followers(&this), 1);
+        assert_eq!(seen.followers(&this).len(), 1);
 
         // The same data, come about without us.
         seen.peers.insert(id("sjc-3"), candidate(true, "sjc-3", &[at(7, 70)]));

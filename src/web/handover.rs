@@ -7,7 +7,7 @@ use axum::{body::Bytes, extract::State, http::StatusCode};
 use super::App;
 use crate::instance::HandOverError;
 
-/// How long a candidate may take to catch up. Nothing is written meanwhile.
+/// How long a candidate may take to be there and to catch up. Only while it catches up is nothing written.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The body names who is to take over; where it is empty, any candidate that has all transactions may.

@@ -183,7 +183,7 @@ impl Writer {
     /// Has another candidate take over. Nothing is written meanwhile.
     pub(super) async fn hand_over(&self, confirmer: &mut Confirmer, request: HandOver) {
         let done = match self.position().await {
-            Ok(Some(at)) => confirmer.hand_over(at, request.to.as_ref(), request.patience).await,
+            Ok(Some(at)) => confirmer.hand_over(at, request.to.as_ref(), request.until).await,
             Ok(None) | Err(_) => Err(HandOverError::NoHeir),
         };
         match &done {
