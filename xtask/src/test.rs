@@ -96,12 +96,17 @@ fn on_clusters(args: &Args) -> Result<()> {
     } else if args.filter.is_empty() {
         println!("not run here: the backup to S3 ({S3_TEST}), which --full has");
     }
-    // Meanwhile, because these wait a lot.
-    let image = if tries_the_image(args) { Some(image::Build::start(args.full)?) } else { None };
+    let mut image = if tries_the_image(args) { Some(image::Build::start(args.full)?) } else { None };
+    // Built meanwhile, because these wait a lot; but not as for a deploy, since beside that nobody's time means anything.
+    if let Some(image) = image.take_if(|_| args.full) {
+        step("image", || image.finish())?;
+    }
     let words = format!("--lib --bins {}", tests(&["browser", "devcluster"])?);
     step("browser and cluster tests", || tests_on_clusters(&words, 1, args))?;
     if let Some(image) = image {
         step("image, the rest of its build", || image.finish())?;
+    }
+    if tries_the_image(args) {
         step("the image in containers", || tests_on_clusters(&format!("--test {IMAGE_TESTS}"), 1, args))?;
     }
     step("faults", || tests_on_clusters(&tests(&["faults"])?, 2, args))
