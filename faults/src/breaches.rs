@@ -92,7 +92,7 @@ const EDITS: [Edit<'static>; 4] = [
         },"#,
     },
     Edit {
-        file: "src/instance/confirm.rs",
+        file: "src/instance/hand_over.rs",
         old: "    async fn promote(&self, heir: &InstanceId)",
         new: "    pub(crate) async fn promote(&self, heir: &InstanceId)",
     },

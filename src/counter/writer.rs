@@ -133,8 +133,8 @@ impl Writer {
             () = time::sleep(RETRY) => {}
             () = self.closing.cancelled() => {}
             Some(request) = self.hand_overs.recv() => {
-                let mut confirmer = Confirmer::start(self.instance.clone(), self.settings.confirm).await;
-                self.hand_over(&mut confirmer, request).await;
+                let confirmer = Confirmer::start(self.instance.clone(), self.settings.confirm).await;
+                self.hand_over(&confirmer, request).await;
             }
             Some(order) = self.holds.recv() => self.hold(order).await,
         }
@@ -174,14 +174,14 @@ impl Writer {
         let end = self.write(&mut held).await;
         self.writing.send_replace(Writing::No);
         self.tally.follow(None);
-        let Held { connection, mut confirmer, .. } = held;
+        let Held { connection, confirmer, .. } = held;
         if let Err(error) = connection.close().await {
             warn!(%error, "Closing the database.");
         }
         match end? {
             End::HandOver(request) => {
                 self.queue_is_refused();
-                self.hand_over(&mut confirmer, request).await;
+                self.hand_over(&confirmer, request).await;
                 Ok(End::LeaseLost)
             }
             End::Hold(order) => {

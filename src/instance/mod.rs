@@ -8,7 +8,8 @@
 //! - `role`: the [`Role`] that it follows
 //! - `position`: transaction numbers, waiting for one, the `__txid` cookie
 //! - `replay`: handing a request to another instance with `fly-replay`
-//! - `confirm`: waiting until the other candidates have a transaction, and handing the role over to one of them
+//! - `confirm`: waiting until the other candidates have a transaction
+//! - `hand_over`: handing the role over to one of them
 //! - `peers`: the other candidates, as the primary follows them
 //! - `directory`: all instances, from Fly's private DNS
 //! - `report`: what each of them says of itself, for people who look on
@@ -28,6 +29,7 @@
 mod confirm;
 mod consul;
 mod directory;
+mod hand_over;
 mod litefs;
 mod mount;
 mod names;
@@ -46,9 +48,10 @@ use consul::Holding;
 use litefs::Api;
 use role::LastWord;
 
-pub use confirm::{Candidates, Confirmation, Confirmer, HandOverError, NotReady, Policy, Unconfirmed};
+pub use confirm::{Confirmation, Confirmer, NotReady, Policy, Unconfirmed};
 pub use consul::{Consul, ConsulKey, Held, Holder, LeaseError, Seen};
 pub use directory::{DirectoryError, Listed};
+pub use hand_over::{Candidates, HandOverError};
 pub use names::{AppName, InstanceId, InvalidName, Region};
 pub use position::{InvalidTxid, Late, Position, Txid};
 pub use regions::{PLACES, Place};

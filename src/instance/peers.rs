@@ -90,12 +90,6 @@ impl Peers {
         following.spawn(async move { match directory.follow().await {} });
         Self { seen, _following: following }
     }
-
-    /// Nobody is asked: what is seen stays as it is.
-    #[cfg(test)]
-    pub(super) fn of(seen: Seen) -> Self {
-        Self { seen: watch::channel(seen).1, _following: JoinSet::new() }
-    }
 }
 
 impl Seen {

@@ -181,10 +181,12 @@ impl Writer {
     }
 
     /// Has another candidate take over. Nothing is written meanwhile.
-    pub(super) async fn hand_over(&self, confirmer: &mut Confirmer, request: HandOver) {
-        let done = match self.position().await {
-            Ok(Some(at)) => confirmer.hand_over(at, request.to.as_ref(), request.until).await,
-            Ok(None) | Err(_) => Err(HandOverError::NoHeir),
+    pub(super) async fn hand_over(&self, confirmer: &Confirmer, request: HandOver) {
+        let done = match (self.position().await, confirmer.candidates()) {
+            (Ok(Some(at)), Some(mut others)) => {
+                others.hand_over(at, request.to.as_ref(), request.until).await
+            }
+            _ => Err(HandOverError::NoHeir),
         };
         match &done {
             Ok(heir) => info!(%heir, "Handed the role over."),
