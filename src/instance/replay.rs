@@ -74,13 +74,15 @@ impl Instance {
         }
     }
 
-    /// Whoever holds the lease by Consul's word handles it, for a visitor who has seen what this node does not have though it
-    /// takes itself for the primary. LiteFS's proxy lets such a visitor wait on replicas only. A primary that was cut off in
-    /// silence goes on as one after it is reached again, for half a minute in the fault suite (`primary cut off silent`).
+    /// The same, but where LiteFS takes this node for the primary Consul's word decides, for a request that gives reason to doubt
+    /// it. A primary that was cut off in silence goes on as one after it is reached again, for half a minute in the fault suite
+    /// (`primary cut off silent`).
     ///
     /// Here, where nobody can be asked. Takes 2 s at most.
     pub async fn route_to_holder(&self, request: &HeaderMap) -> Route {
-        let Some(holding) = &self.holding else { return Route::Here };
+        let (Some(holding), Route::Here) = (&self.holding, self.route_to_primary(request)) else {
+            return self.route_to_primary(request);
+        };
         match holding.held_by(self.id()).await {
             Ok(_) => Route::Here,
             Err(LeaseError::Elsewhere(holder)) if let Ok(holder) = holder.parse() => onward(holder, request),

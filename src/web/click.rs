@@ -1,6 +1,9 @@
 //! A click: which one, whose it is to count, and the answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use axum::{
     Json,
@@ -19,7 +22,7 @@ use super::{
 };
 use crate::{
     counter::{ClickError, Counted, Intent, Key},
-    instance::{Confirmation, Instance, Replay},
+    instance::{Confirmation, Instance, Replay, Route},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -85,6 +88,12 @@ async fn settle(app: &App, click: &Click, headers: &HeaderMap) -> Result<Settled
             Err(_) => ClickError::Unknown,
         };
         may_be_counted |= error == ClickError::Unknown;
+        if click.may_be_handed_on(&error)
+            && let Route::Replay(elsewhere) = app.instance.route_to_holder(headers).await
+        {
+            app.metrics.clicks.replayed.fetch_add(1, Relaxed);
+            return Ok(Settled::Elsewhere(elsewhere));
+        }
         if !click.may_be_sent_again(&error) || Instant::now() >= deadline {
             break error.into();
         }
@@ -126,6 +135,16 @@ impl Click {
             return Err(Error::Form("it has more than one key"));
         }
         Ok(Self { intent, key })
+    }
+
+    /// Whether this failure may mean that another instance is primary before LiteFS knows, and that one cannot count the click
+    /// twice.
+    fn may_be_handed_on(&self, after: &ClickError) -> bool {
+        match after {
+            ClickError::NotReady => true,
+            ClickError::Unknown => self.key.is_some(),
+            _ => false,
+        }
     }
 
     /// Whether this failure is one that passes, and trying once more cannot count the click twice.

@@ -7,11 +7,12 @@
 
 use axum::{
     extract::Request,
-    http::{Method, header},
+    http::{HeaderMap, Method, header},
     response::Response,
 };
 
-use crate::instance::{Instance, Txid};
+use super::App;
+use crate::instance::{Instance, Route, Txid};
 
 /// A request whose answer gets the cookie, from LiteFS's proxy at least: errors as well.
 pub(super) struct Write {
@@ -28,43 +29,44 @@ impl Write {
         is_meant.then(|| Self { seen: Txid::from_cookies(request.headers()) })
     }
 
-    /// Where nothing is confirmed yet, a new primary say, the visitor keeps what they had. Where the write was refused they
-    /// keep it if it is more: a primary that is none any more would take from them what they have seen at the other one.
-    pub(super) fn set_confirmed(self, confirmed: Option<Txid>, response: &mut Response) {
+    /// To what is confirmed. Where that is nothing yet, on a new primary say, the visitor keeps what they had. So do they where
+    /// the click was refused, they have seen more, and Consul does not bear out that this is the primary: one that was cut
+    /// off, and is none any more, would take from them what they have seen at the other one.
+    pub(super) async fn set_confirmed(self, app: &App, response: &mut Response) {
         let status = response.status();
         let is_refused = status.is_client_error() || status.is_server_error();
-        let txid = if is_refused { confirmed.max(self.seen) } else { confirmed.or(self.seen) };
-        let cookie = txid.map_or_else(Txid::remove_cookie, Txid::set_cookie);
+        let confirmed = app.counter.confirmed();
+        let is_behind = confirmed.is_some() && confirmed < self.seen;
+        let is_primary = async || app.instance.route_to_holder(&HeaderMap::new()).await == Route::Here;
+        let is_in_doubt = is_refused && is_behind && !is_primary().await;
+        // Read again: the answer may have taken a while.
+        let cookie = self.txid(app.counter.confirmed(), is_in_doubt);
+        let cookie = cookie.map_or_else(Txid::remove_cookie, Txid::set_cookie);
         response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+
+    fn txid(&self, confirmed: Option<Txid>, is_in_doubt: bool) -> Option<Txid> {
+        if is_in_doubt { confirmed.max(self.seen) } else { confirmed.or(self.seen) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::StatusCode;
-
     use super::*;
 
     #[test]
-    fn a_click_that_is_counted_sets_what_is_confirmed_and_one_that_is_refused_keeps_what_was_seen() {
-        let set = |seen: Option<u64>, status, confirmed: Option<u64>| {
-            let mut response = Response::default();
-            *response.status_mut() = status;
-            Write { seen: seen.map(Txid) }.set_confirmed(confirmed.map(Txid), &mut response);
-            let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap();
-            let txid = cookie.split(';').next().unwrap().strip_prefix("__txid=").unwrap();
-            u64::from_str_radix(txid, 16).ok()
-        };
-        let (counted, refused) = (StatusCode::SEE_OTHER, StatusCode::SERVICE_UNAVAILABLE);
-        for (seen, status, confirmed, txid) in [
-            (Some(9), counted, Some(5), Some(5)),
-            (Some(9), counted, None, Some(9)),
-            (Some(9), refused, Some(5), Some(9)),
-            (Some(3), refused, Some(5), Some(5)),
-            (None, refused, Some(5), Some(5)),
-            (None, refused, None, None),
+    fn what_was_seen_is_kept_where_nothing_is_confirmed_or_the_primary_may_be_another_one() {
+        for (seen, confirmed, is_in_doubt, txid) in [
+            (Some(9), Some(5), false, Some(5)),
+            (Some(9), Some(5), true, Some(9)),
+            (Some(3), Some(5), true, Some(5)),
+            (Some(9), None, false, Some(9)),
+            (None, Some(5), true, Some(5)),
+            (None, None, false, None),
         ] {
-            assert_eq!(set(seen, status, confirmed), txid, "{seen:?} {status} {confirmed:?}");
+            let write = Write { seen: seen.map(Txid) };
+            let set = write.txid(confirmed.map(Txid), is_in_doubt);
+            assert_eq!(set, txid.map(Txid), "{seen:?} {confirmed:?} {is_in_doubt}");
         }
     }
 }

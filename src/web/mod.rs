@@ -204,7 +204,7 @@ impl Answer for Site {
         let mut response = answer.await;
         app.metrics.answered(seat, response.status(), begun.elapsed());
         if let Some(write) = write {
-            write.set_confirmed(app.counter.confirmed(), &mut response);
+            write.set_confirmed(app, &mut response).await;
         }
         set_headers(&mut response);
         response

@@ -98,13 +98,8 @@ async fn ahead(app: &App, headers: &HeaderMap) -> Result<Option<Replay>, Error> 
         if at >= Some(seen) {
             return Ok(None);
         }
-        let is_primary = *role.borrow_and_update() == Ok(Role::Primary);
-        let route = if is_primary {
-            app.instance.route_to_holder(headers).await
-        } else {
-            app.instance.route_to_primary(headers)
-        };
-        let doubt = match route {
+        role.mark_unchanged();
+        let doubt = match app.instance.route_to_holder(headers).await {
             Route::Here => return Ok(None),
             Route::Replay(replay) => return Ok(Some(replay)),
             Route::Nowhere(doubt) => doubt,

@@ -24,7 +24,8 @@ pub async fn start_with(says: Says, more: &[&str]) -> (App, LiteFs) {
     let dir = dir.to_str().unwrap();
     // What confirmation does, only real candidates can show.
     let flags = ["--litefs-dir", dir, "--litefs-url", &litefs.url, "--fly-machine-id", "sjc-1"];
-    let flags = [&flags[..], &["--confirm-writes", "off"], more].concat();
+    let off: &[&str] = if more.contains(&"--confirm-writes") { &[] } else { &["--confirm-writes", "off"] };
+    let flags = [&flags[..], off, more].concat();
     (App::start_in(folder, &flags).await, litefs)
 }
 
@@ -93,6 +94,56 @@ async fn a_primary_that_is_behind_a_visitor_asks_consul_who_has_more() {
     };
     let (answer, ()) = tokio::join!(page(ahead), change);
     assert_eq!(answer.headers()["fly-replay"], "instance=sjc-2;state=1");
+}
+
+#[tokio::test]
+async fn a_refused_click_sets_back_what_was_seen_only_on_who_holds_the_lease_by_consul() {
+    let (holder, held) = watch::channel(Some("sjc-1"));
+    let consul = consul(held).await;
+    let (app, litefs) =
+        start_with(Says::Primary, &["--fly-consul-url", &consul, "--consul-key", "lease"]).await;
+    let refused = async |seen: &str| -> String {
+        let post = app.client.post(&app.url).header("content-type", "application/x-www-form-urlencoded");
+        let answer =
+            post.header("cookie", format!("__txid={seen}")).body("intent=none").send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+        cookie.split(';').next().unwrap().strip_prefix("__txid=").unwrap().to_owned()
+    };
+    let (confirmed, behind, ahead) = ("0000000000000005", "0000000000000003", "00000000000000ff");
+    // Nothing is confirmed yet.
+    assert_eq!(refused(behind).await, behind);
+
+    std::fs::write(format!("{}-pos", app.database().display()), "0000000000000005/89abcdef01234567\n")
+        .unwrap();
+    assert_eq!(app.click("increment").await.status(), StatusCode::SEE_OTHER);
+    for (holds, seen, sets) in [
+        (Some("sjc-1"), ahead, confirmed),
+        (Some("sjc-1"), behind, confirmed),
+        (Some("sjc-2"), ahead, ahead),
+        (Some("sjc-2"), behind, confirmed),
+        (None, ahead, ahead),
+    ] {
+        holder.send_replace(holds);
+        assert_eq!(refused(seen).await, sets, "{holds:?} holds the lease, seen: {seen}");
+    }
+    litefs.say(Says::ReplicaOf("sjc-2"));
+    page_says(&app, r#"The primary is <b id="primary">sjc-2</b>"#).await;
+    holder.send_replace(Some("sjc-1"));
+    assert_eq!(refused(ahead).await, ahead);
+}
+
+#[tokio::test]
+async fn a_click_that_nobody_could_confirm_goes_to_who_holds_the_lease_by_consul() {
+    let (holder, held) = watch::channel(Some("sjc-1"));
+    let consul = consul(held).await;
+    // Without private DNS no other candidate is known.
+    let flags = ["--fly-consul-url", &consul, "--consul-key", "lease", "--confirm-writes", "strict"];
+    let (app, _litefs) = start_with(Says::Primary, &flags).await;
+    assert_eq!(app.click("increment").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    holder.send_replace(Some("sjc-2"));
+    assert_eq!(app.click("increment").await.headers()["fly-replay"], "instance=sjc-2;state=1");
+    assert_eq!(app.count().await, 0);
 }
 
 /// Its URL. It has one key, or none.
