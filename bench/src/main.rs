@@ -72,7 +72,7 @@ const FULL: Scale = Scale {
     starts: 5,
     keys: 1_000_000,
     soak: None,
-    streams: streams::Extent { many: 10_000, some: 1000, clicks: 200, load: Duration::from_secs(10) },
+    streams: streams::Extent { many: 10_000, some: 1000, clicks: 200, load: Duration::from_mins(1) },
     peers: true,
 };
 
