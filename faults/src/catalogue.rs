@@ -30,8 +30,13 @@ const RELEASE_MEDIAN: Duration = Duration::from_secs(3);
 const SHORT_ORDERS: [Order; 2] = [[0, 1, 2, 3], [3, 2, 1, 0]];
 
 /// What is close to another fault, and left to the full form.
-const FULL_ONLY: [&str; 4] =
-    ["sigstop_succeeded", "stale_candidate", "candidates_apart_refused", "primary_cut_off_silent"];
+const FULL_ONLY: [&str; 5] = [
+    "sigstop_succeeded",
+    "stale_candidate",
+    "candidate_just_back",
+    "candidates_apart_refused",
+    "primary_cut_off_silent",
+];
 
 /// What clicks without the other candidate, and so is not for `strict`; or is there with it already.
 const NOT_STRICT: [&str; 7] = [
@@ -265,6 +270,15 @@ fn candidates(faults: &mut Vec<Fault>) {
             reads: expected(seconds(10), "those near the candidates go to the next region"),
             ..fault(|scene| Box::pin(processes::bring_back_a_stale_one(scene)))
         },
+        Fault {
+            name: "candidate_just_back".to_owned(),
+            promise: "only clicks that were acknowledged alone can be lost, when the primary dies as the other candidate comes back",
+            writes: expected(ELECTION, "as after a crash, at worst without a release"),
+            reads: expected(seconds(10), "both candidates may be starting"),
+            own_clicks: expected(seconds(30), "until the count has moved past their lost click"),
+            may_lose_alone: true,
+            ..fault(|scene| Box::pin(processes::die_as_the_other_comes_back(scene)))
+        },
     ]);
 }
 
@@ -445,7 +459,7 @@ mod tests {
         assert!(broken("stale_candidate", &lost).is_empty());
         assert_eq!(broken("alone_sigkill_litefs", &lost), ["1 clicks lost that were acknowledged alone"]);
         let names = all(true).into_iter().filter(|fault| fault.may_lose_alone).map(|fault| fault.name);
-        assert_eq!(names.collect::<Vec<_>>(), ["stale_candidate", "chance"]);
+        assert_eq!(names.collect::<Vec<_>>(), ["stale_candidate", "candidate_just_back", "chance"]);
     }
 
     #[test]

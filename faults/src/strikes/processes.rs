@@ -279,6 +279,19 @@ pub async fn bring_back_a_stale_one(scene: &Scene) -> Result<()> {
     scene.primary.start().await
 }
 
+/// The other candidate was away while clicks were made, and the primary dies as it comes back: a little before it follows the
+/// primary again, or a little after.
+pub async fn die_as_the_other_comes_back(scene: &Scene) -> Result<()> {
+    /// In milliseconds. An instance needs about one second to start.
+    const MOMENTS: usize = 2000;
+    scene.heir.kill().await;
+    sleep(Duration::from_secs(5)).await;
+    scene.heir.start().await?;
+    sleep(Duration::from_millis(pick(scene, MOMENTS) as u64)).await;
+    scene.primary.kill().await;
+    scene.primary.start().await
+}
+
 /// The primary dies while the other candidate misses its last transactions, but has not yet missed its time to confirm them.
 pub async fn kill_unreplicated(scene: &Scene) -> Result<()> {
     /// A quarter of that time.
