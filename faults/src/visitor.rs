@@ -1,7 +1,8 @@
-//! Somebody with a browser: a cookie, and clicks, which carry a key or none.
+//! Somebody with a browser: cookies, and clicks, which carry a key or none.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -27,8 +28,8 @@ pub struct Visitor {
     pub region: &'static str,
     http: Client,
     entry: String,
-    /// `name=value` of the cookie `__txid`, as a browser has it.
-    cookie: Mutex<Option<String>>,
+    /// Name and value of each cookie, as a browser has them.
+    cookies: Mutex<BTreeMap<String, String>>,
     since: Instant,
 }
 
@@ -43,7 +44,7 @@ impl Visitor {
     /// One who has not been here before. `since` is what all times are counted from.
     pub fn new(cluster: &Cluster, region: &'static str, since: Instant) -> anyhow::Result<Self> {
         let http = Client::builder().no_proxy().redirect(Policy::none()).build()?;
-        Ok(Self { region, http, entry: cluster.entry(region)?, cookie: Mutex::default(), since })
+        Ok(Self { region, http, entry: cluster.entry(region)?, cookies: Mutex::default(), since })
     }
 
     /// Presses the button. The same key is the same click.
@@ -93,23 +94,31 @@ impl Visitor {
 
     /// Puts another cookie in its place.
     pub fn set_txid(&self, txid: &str) {
-        *self.cookie.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("__txid={txid}"));
+        self.cookies().insert("__txid".to_owned(), txid.to_owned());
     }
 
-    /// Sends with the cookie, and keeps the one that comes.
+    /// Sends with the cookies, and keeps those that come.
     async fn send(&self, mut request: RequestBuilder) -> Result<Response, Failure> {
-        let cookie = self.cookie.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(cookie) = cookie {
-            request = request.header(COOKIE, cookie);
+        let cookies =
+            self.cookies().iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+        if !cookies.is_empty() {
+            request = request.header(COOKIE, cookies.join("; "));
         }
         let answer = request.send().await.map_err(|error| self.broken(&error))?;
-        // A browser keeps the last one of a name.
-        let last = answer.headers().get_all(SET_COOKIE).into_iter().filter_map(|set| set.to_str().ok());
-        let last = last.filter_map(|set| set.split(';').next()).rfind(|set| set.starts_with("__txid="));
-        if let Some(last) = last {
-            *self.cookie.lock().unwrap_or_else(PoisonError::into_inner) = Some(last.to_owned());
+        let set = answer.headers().get_all(SET_COOKIE).into_iter().filter_map(|set| set.to_str().ok());
+        // The last one of a name stays; one without a value is taken away.
+        for (name, value) in set.filter_map(|set| set.split(';').next()?.split_once('=')) {
+            if value.is_empty() {
+                self.cookies().remove(name);
+            } else {
+                self.cookies().insert(name.to_owned(), value.to_owned());
+            }
         }
         Ok(answer)
+    }
+
+    fn cookies(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.cookies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn refused(&self, answer: Response) -> Failure {

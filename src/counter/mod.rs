@@ -43,7 +43,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::instance::{Confirmation, HandOverError, Instance, InstanceId, Policy, Txid};
+use crate::instance::{Confirmation, HandOverError, Instance, InstanceId, Policy, Position, Txid};
 use hold::Order;
 use live::Live;
 use rate::Rate;
@@ -79,7 +79,7 @@ pub struct Counter {
     hand_overs: mpsc::Sender<HandOver>,
     holds: mpsc::Sender<Order>,
     writing: watch::Receiver<Writing>,
-    confirmed: watch::Receiver<Option<Txid>>,
+    confirmed: watch::Receiver<Option<Position>>,
     reader: Arc<Reader>,
     live: Live,
     rate: Arc<Rate>,
@@ -271,9 +271,9 @@ impl Counter {
         }
     }
 
-    /// The newest transaction that is confirmed. `None` where this instance has confirmed none since it became primary.
+    /// Where the database was after the newest transaction that is confirmed. `None` where this instance has confirmed none since it became primary.
     #[must_use]
-    pub fn confirmed(&self) -> Option<Txid> {
+    pub fn confirmed(&self) -> Option<Position> {
         *self.confirmed.borrow()
     }
 

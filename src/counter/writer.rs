@@ -25,7 +25,7 @@ use super::{
     rate::Rate,
     tally::Tally,
 };
-use crate::instance::{Confirmer, HandOverError, Instance, InstanceId, Observed, Role, Txid};
+use crate::instance::{Confirmer, HandOverError, Instance, InstanceId, Observed, Position, Role};
 use batches::{End, Held};
 
 /// How long the database may be locked by somebody else, an operator's shell say.
@@ -63,7 +63,7 @@ pub(super) struct Writer {
     /// Tells everyone else whether clicks are taken.
     pub(super) writing: watch::Sender<Writing>,
     /// The newest transaction that is confirmed since this instance last became primary.
-    pub(super) confirmed: watch::Sender<Option<Txid>>,
+    pub(super) confirmed: watch::Sender<Option<Position>>,
     /// Counts commits.
     pub(super) committed: watch::Sender<u64>,
     /// Told of each acknowledged click.

@@ -125,6 +125,7 @@ mod tests {
     use super::*;
     use crate::instance::{
         LiteFs, Observed, Settings,
+        history::History,
         peers::{Peer, tests::candidate},
         role::LastWord,
     };
@@ -148,7 +149,8 @@ mod tests {
             }),
         };
         let (role, is) = watch::channel(Ok(Role::Primary));
-        let litefs = LastWord { role: is, position: watch::channel(None).1 };
+        let (position, history) = (watch::channel(None).1, History::default());
+        let litefs = LastWord { role: is, position, history };
         (Instance { settings: settings.into(), litefs, holding: None }, role)
     }
 

@@ -6,7 +6,8 @@
 //!
 //! - here: [`Instance`]
 //! - `role`: the [`Role`] that it follows
-//! - `position`: transaction numbers, waiting for one, the `__txid` cookie
+//! - `position`: transaction numbers, waiting for one, the visitors' cookies
+//! - `history`: which of them this node has had
 //! - `replay`: handing a request to another instance with `fly-replay`
 //! - `confirm`: waiting until the other candidates have a transaction
 //! - `hand_over`: handing the role over to one of them
@@ -30,6 +31,7 @@ mod confirm;
 mod consul;
 mod directory;
 mod hand_over;
+mod history;
 mod litefs;
 mod mount;
 mod names;

@@ -1,4 +1,4 @@
-//! Transaction numbers: how far this node is, waiting until it is far enough, and the visitor's cookie.
+//! Transaction numbers: how far this node is, waiting until it is far enough, and the visitor's cookies.
 
 use std::{
     fmt,
@@ -16,6 +16,8 @@ use super::Instance;
 
 /// The cookie in which LiteFS's proxy remembers a visitor's last transaction.
 const COOKIE: &str = "__txid";
+/// The application's own, with the checksum.
+const POSITION_COOKIE: &str = "position";
 /// As long as LiteFS's own. A node that is behind for longer shows a visitor older data after that.
 const COOKIE_AGE: Duration = Duration::from_mins(5);
 
@@ -102,29 +104,50 @@ impl Txid {
     /// The transaction that a visitor has seen, from the request's cookies; what is not one counts as none.
     #[must_use]
     pub fn from_cookies(headers: &HeaderMap) -> Option<Self> {
-        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        cookies
-            .flat_map(|line| line.split(';'))
-            .filter_map(|pair| pair.trim().split_once('='))
-            .find(|(name, _)| *name == COOKIE)
-            .and_then(|(_, value)| value.parse().ok())
+        from_cookies(headers, COOKIE)
     }
 
     /// The value of a `Set-Cookie` header: on any node, this visitor's next reads wait for this transaction.
     #[must_use]
     pub fn set_cookie(self) -> HeaderValue {
-        let value = format!("{COOKIE}={self}; Path=/; Max-Age={}; HttpOnly", COOKIE_AGE.as_secs());
-        HeaderValue::try_from(value).expect("hexadecimal digits and fixed text are visible ASCII")
+        set_cookie(COOKIE, self)
     }
-}
 
-impl Txid {
     /// The value of a `Set-Cookie` header that makes the visitor's browser forget what it has seen.
     #[must_use]
     pub fn remove_cookie() -> HeaderValue {
         const FORGET: &str = "__txid=; Path=/; Max-Age=0; HttpOnly";
         HeaderValue::from_static(FORGET)
     }
+}
+
+/// In a cookie that LiteFS does not know: its own has no checksum.
+impl Position {
+    /// The position that a visitor has seen, from the request's cookies; what is not one counts as none.
+    #[must_use]
+    pub fn from_cookies(headers: &HeaderMap) -> Option<Self> {
+        from_cookies(headers, POSITION_COOKIE)
+    }
+
+    /// The value of a `Set-Cookie` header: it tells any node by which history this visitor's transaction is.
+    #[must_use]
+    pub fn set_cookie(self) -> HeaderValue {
+        set_cookie(POSITION_COOKIE, self)
+    }
+}
+
+fn from_cookies<T: FromStr>(headers: &HeaderMap, cookie: &str) -> Option<T> {
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    cookies
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(name, _)| *name == cookie)
+        .and_then(|(_, value)| value.parse().ok())
+}
+
+fn set_cookie(cookie: &str, value: impl fmt::Display) -> HeaderValue {
+    let value = format!("{cookie}={value}; Path=/; Max-Age={}; HttpOnly", COOKIE_AGE.as_secs());
+    HeaderValue::try_from(value).expect("hexadecimal digits and fixed text are visible ASCII")
 }
 
 impl fmt::Display for Txid {
@@ -228,5 +251,10 @@ mod tests {
         let cookie = Txid(7).set_cookie();
         let pair = cookie.to_str().unwrap().split(';').next().unwrap().parse().unwrap();
         assert_eq!(Txid::from_cookies(&HeaderMap::from_iter([(header::COOKIE, pair)])), Some(Txid(7)));
+
+        let position = Position { txid: Txid(7), checksum: 9 };
+        let cookie = position.set_cookie();
+        let pair = cookie.to_str().unwrap().split(';').next().unwrap().parse().unwrap();
+        assert_eq!(Position::from_cookies(&HeaderMap::from_iter([(header::COOKIE, pair)])), Some(position));
     }
 }

@@ -74,15 +74,13 @@ impl Instance {
         }
     }
 
-    /// The same, but where LiteFS takes this node for the primary Consul's word decides, for a request that gives reason to doubt
-    /// it. A primary that was cut off in silence goes on as one after it is reached again, for half a minute in the fault suite
-    /// (`primary cut off silent`).
+    /// Whoever holds the lease by Consul's word handles it, where there is reason to doubt LiteFS's. A primary that was cut off in
+    /// silence goes on as one after it is reached again, for half a minute in the fault suite (`primary cut off silent`), and
+    /// replicas go on following it.
     ///
     /// Here, where nobody can be asked. Takes 2 s at most.
     pub async fn route_to_holder(&self, request: &HeaderMap) -> Route {
-        let (Some(holding), Route::Here) = (&self.holding, self.route_to_primary(request)) else {
-            return self.route_to_primary(request);
-        };
+        let Some(holding) = &self.holding else { return Route::Here };
         match holding.held_by(self.id()).await {
             Ok(_) => Route::Here,
             Err(LeaseError::Elsewhere(holder)) if let Ok(holder) = holder.parse() => onward(holder, request),

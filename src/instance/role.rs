@@ -9,6 +9,7 @@ use tokio::{sync::watch, time};
 
 use super::{
     InstanceId, Position,
+    history::History,
     litefs::{Api, ApiError, Event, Lease},
 };
 
@@ -52,20 +53,23 @@ pub(super) struct LastWord {
     pub(super) role: watch::Receiver<Observed>,
     /// `None`: there is no database yet, or no LiteFS.
     pub(super) position: watch::Receiver<Option<Position>>,
+    pub(super) history: History,
 }
 
 /// Publishes the role of `this` instance and the position of its database until nobody listens any more.
 pub(super) fn follow(litefs: Api, this: InstanceId, database: String) -> LastWord {
     let unknown = Unreachable { url: litefs.url().to_owned(), reason: "not asked yet".to_owned() };
     let ((role, is), (position, at)) = (watch::channel(Err(unknown)), watch::channel(None));
+    let history = History::default();
+    let remembered = history.clone();
     tokio::spawn(async move {
-        let follower = Follower { litefs, this, database, role, position };
+        let follower = Follower { litefs, this, database, role, position, history };
         tokio::select! {
             () = follower.role.closed() => {}
             never = follower.publish() => match never {},
         }
     });
-    LastWord { role: is, position: at }
+    LastWord { role: is, position: at, history: remembered }
 }
 
 /// A word that never changes, and that can be waited for like any other: whoever awaits a change of a channel
@@ -73,7 +77,7 @@ pub(super) fn follow(litefs: Api, this: InstanceId, database: String) -> LastWor
 pub(super) fn standalone() -> LastWord {
     let ((role, is), (position, at)) = (watch::channel(Ok(Role::Standalone)), watch::channel(None));
     tokio::spawn(async move { tokio::join!(role.closed(), position.closed()) });
-    LastWord { role: is, position: at }
+    LastWord { role: is, position: at, history: History::default() }
 }
 
 struct Follower {
@@ -82,6 +86,7 @@ struct Follower {
     database: String,
     role: watch::Sender<Observed>,
     position: watch::Sender<Option<Position>>,
+    history: History,
 }
 
 impl Follower {
@@ -116,13 +121,13 @@ impl Follower {
     async fn follow_events(&self) -> Result<Infallible, ApiError> {
         let mut events = self.litefs.events().await?;
         // After the stream has begun, so that no transaction falls between.
-        publish(&self.position, self.litefs.state(&self.database).await?.position);
+        self.set_position(self.litefs.state(&self.database).await?.position);
         loop {
             match time::timeout(SILENCE, events.next()).await {
                 Ok(event) => match event? {
                     Event::Lease(lease) => self.set_role(lease),
                     Event::Transaction { database, position } if database == self.database => {
-                        publish(&self.position, Some(position));
+                        self.set_position(Some(position));
                     }
                     Event::Transaction { .. } | Event::Other => {}
                 },
@@ -133,6 +138,13 @@ impl Follower {
 
     fn set_role(&self, lease: Lease) {
         let _ = publish(&self.role, Ok(Role::of(lease, &self.this)));
+    }
+
+    fn set_position(&self, position: Option<Position>) {
+        if let Some(position) = position {
+            self.history.add(position);
+        }
+        publish(&self.position, position);
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     counter::{ClickError, Counted, Intent, Key},
-    instance::{Confirmation, Instance, Replay, Route},
+    instance::{Confirmation, Instance, Replay, Role, Route},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -89,6 +89,7 @@ async fn settle(app: &App, click: &Click, headers: &HeaderMap) -> Result<Settled
         };
         may_be_counted |= error == ClickError::Unknown;
         if click.may_be_handed_on(&error)
+            && app.instance.role() == Ok(Role::Primary)
             && let Route::Replay(elsewhere) = app.instance.route_to_holder(headers).await
         {
             app.metrics.clicks.replayed.fetch_add(1, Relaxed);

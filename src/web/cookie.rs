@@ -1,9 +1,9 @@
-//! The cookie `__txid` on answers to writes.
+//! The cookies on answers to writes: how far the visitor's own clicks are.
 //!
-//! LiteFS's proxy sets it to the newest transaction of the primary, which may be another visitor's and not confirmed
+//! LiteFS's proxy sets `__txid` to the newest transaction of the primary, which may be another visitor's and not confirmed
 //! yet. Where that one is lost with its primary, this visitor's reads would wait for a transaction that never comes, and
 //! get `504` for up to five minutes. A browser keeps the last cookie of a name, and the application's comes after the
-//! proxy's.
+//! proxy's. `position` is the same transaction with its checksum: two histories can share the number.
 
 use axum::{
     extract::Request,
@@ -12,7 +12,7 @@ use axum::{
 };
 
 use super::App;
-use crate::instance::{Instance, Route, Txid};
+use crate::instance::{Instance, Position, Role, Route, Txid};
 
 /// A request whose answer gets the cookie, from LiteFS's proxy at least: errors as well.
 pub(super) struct Write {
@@ -36,18 +36,24 @@ impl Write {
         let status = response.status();
         let is_refused = status.is_client_error() || status.is_server_error();
         let confirmed = app.counter.confirmed();
-        let is_behind = confirmed.is_some() && confirmed < self.seen;
-        let is_primary = async || app.instance.route_to_holder(&HeaderMap::new()).await == Route::Here;
-        let is_in_doubt = is_refused && is_behind && !is_primary().await;
+        let is_behind = confirmed.is_some_and(|confirmed| Some(confirmed.txid) < self.seen);
+        let is_in_doubt = is_refused && is_behind && !holds_lease(&app.instance).await;
         // Read again: the answer may have taken a while.
-        let cookie = self.txid(app.counter.confirmed(), is_in_doubt);
-        let cookie = cookie.map_or_else(Txid::remove_cookie, Txid::set_cookie);
-        response.headers_mut().append(header::SET_COOKIE, cookie);
+        self.set(app.counter.confirmed().filter(|_| !is_in_doubt), response.headers_mut());
     }
 
-    fn txid(&self, confirmed: Option<Txid>, is_in_doubt: bool) -> Option<Txid> {
-        if is_in_doubt { confirmed.max(self.seen) } else { confirmed.or(self.seen) }
+    fn set(self, confirmed: Option<Position>, headers: &mut HeaderMap) {
+        if let Some(confirmed) = confirmed {
+            headers.append(header::SET_COOKIE, confirmed.set_cookie());
+        }
+        let txid = confirmed.map(|confirmed| confirmed.txid).or(self.seen);
+        headers.append(header::SET_COOKIE, txid.map_or_else(Txid::remove_cookie, Txid::set_cookie));
     }
+}
+
+/// Whether this instance is the primary, by LiteFS's word and by Consul's.
+async fn holds_lease(instance: &Instance) -> bool {
+    instance.role() == Ok(Role::Primary) && instance.route_to_holder(&HeaderMap::new()).await == Route::Here
 }
 
 #[cfg(test)]
@@ -55,18 +61,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_seen_is_kept_where_nothing_is_confirmed_or_the_primary_may_be_another_one() {
-        for (seen, confirmed, is_in_doubt, txid) in [
-            (Some(9), Some(5), false, Some(5)),
-            (Some(9), Some(5), true, Some(9)),
-            (Some(3), Some(5), true, Some(5)),
-            (Some(9), None, false, Some(9)),
-            (None, Some(5), true, Some(5)),
-            (None, None, false, None),
-        ] {
-            let write = Write { seen: seen.map(Txid) };
-            let set = write.txid(confirmed.map(Txid), is_in_doubt);
-            assert_eq!(set, txid.map(Txid), "{seen:?} {confirmed:?} {is_in_doubt}");
-        }
+    fn both_cookies_are_what_is_confirmed_and_else_the_visitor_keeps_theirs() {
+        let set = |seen: Option<u64>, confirmed: Option<u64>| {
+            let mut headers = HeaderMap::new();
+            let confirmed = confirmed.map(|txid| Position { txid: Txid(txid), checksum: 1 });
+            Write { seen: seen.map(Txid) }.set(confirmed, &mut headers);
+            let cookies = headers.get_all(header::SET_COOKIE).iter();
+            let cookies =
+                cookies.map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap().to_owned());
+            cookies.collect::<Vec<_>>()
+        };
+        let both = ["position=0000000000000005/0000000000000001", "__txid=0000000000000005"];
+        assert_eq!(set(Some(9), Some(5)), both);
+        assert_eq!(set(None, Some(5)), both);
+        assert_eq!(set(Some(9), None), ["__txid=0000000000000009"]);
+        assert_eq!(set(None, None), ["__txid="]);
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     counter::{Key, ReadError},
-    instance::{Instance, Observed, Position, Replay, Role, Route, Txid},
+    instance::{Instance, Observed, Position, Replay, Role, Route},
 };
 
 /// Between two questions to Consul, for a visitor who waits.
@@ -47,7 +47,7 @@ struct Page<'a> {
 /// `GET /`
 pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Result<Response, Error> {
     let headers = request.into_parts().0.headers;
-    if let Some(elsewhere) = ahead(&app, &headers).await? {
+    if let Some(elsewhere) = elsewhere(&app, &headers).await? {
         return Ok(error::replayed(&elsewhere));
     }
     let count = match app.counter.current().await {
@@ -85,30 +85,34 @@ pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Resul
     Ok((AppendHeaders(forget), Html(page.render().map_err(Error::internal)?)).into_response())
 }
 
-/// Who has what the visitor has seen, where this instance does not though LiteFS takes it for the primary. On a replica LiteFS's
-/// proxy has seen to it.
-async fn ahead(app: &App, headers: &HeaderMap) -> Result<Option<Replay>, Error> {
-    let Some(seen) = Txid::from_cookies(headers).filter(|_| app.instance.role() == Ok(Role::Primary)) else {
+/// Who has what the visitor has seen, where this instance does not. LiteFS's proxy lets them wait for the transaction's number on
+/// a replica; but the number may be of another history, and it does not wait on a primary, which may be none any more.
+async fn elsewhere(app: &App, headers: &HeaderMap) -> Result<Option<Replay>, Error> {
+    let Some(seen) = Position::from_cookies(headers) else { return Ok(None) };
+    if app.instance.has_been_at(seen).is_none() && app.instance.role() != Ok(Role::Primary) {
         return Ok(None);
-    };
+    }
     let (mut role, mut position) = (app.instance.watch(), app.instance.watch_position());
     let mut patience = pin!(time::sleep(PATIENCE));
     loop {
-        let at = position.borrow_and_update().map(|at| at.txid).max(app.counter.confirmed());
-        if at >= Some(seen) {
+        let is_primary = *role.borrow_and_update() == Ok(Role::Primary);
+        let at = [*position.borrow_and_update(), app.counter.confirmed()];
+        let is_far_enough = || at.into_iter().flatten().any(|at| at.txid >= seen.txid);
+        if app.instance.has_been_at(seen).unwrap_or_else(is_far_enough) {
             return Ok(None);
         }
-        role.mark_unchanged();
         let doubt = match app.instance.route_to_holder(headers).await {
-            Route::Here => return Ok(None),
             Route::Replay(replay) => return Ok(Some(replay)),
-            Route::Nowhere(doubt) => doubt,
+            // It was lost with the primary that had it, or is of no instance at all.
+            Route::Here if is_primary => return Ok(None),
+            Route::Here => Error::Outdated,
+            Route::Nowhere(doubt) => doubt.into(),
         };
         tokio::select! {
             Ok(()) = role.changed() => {}
             Ok(()) = position.changed() => {}
             () = time::sleep(AGAIN) => {}
-            () = &mut patience => return Err(doubt.into()),
+            () = &mut patience => return Err(doubt),
         }
     }
 }

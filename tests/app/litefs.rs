@@ -26,13 +26,14 @@ pub enum Says {
 pub struct LiteFs {
     pub url: String,
     says: watch::Sender<Says>,
+    applied: watch::Sender<&'static str>,
     measured: Arc<AtomicUsize>,
     serving: JoinHandle<()>,
 }
 
 impl LiteFs {
     pub async fn start(says: Says) -> Self {
-        let (says, heard) = watch::channel(says);
+        let ((says, heard), (applied, is_applied)) = (watch::channel(says), watch::channel(""));
         let measured = Arc::new(AtomicUsize::new(0));
         let metrics = measured.clone();
         let router = Router::new()
@@ -40,15 +41,20 @@ impl LiteFs {
             .route("/debug/vars", get(vars))
             .route("/events", get(events))
             .route("/metrics", get(async move || lag(&metrics)))
-            .with_state(heard);
+            .with_state((heard, is_applied));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { url, says, measured, serving }
+        Self { url, says, applied, measured, serving }
     }
 
     pub fn say(&self, says: Says) {
         self.says.send_replace(says);
+    }
+
+    /// A transaction has come from the primary: its TXID and checksum.
+    pub fn apply(&self, position: &'static str) {
+        self.applied.send_replace(position);
     }
 
     /// How often it was asked for its metrics, which only those who look at the status want.
@@ -64,6 +70,8 @@ impl LiteFs {
     }
 }
 
+type Heard = (watch::Receiver<Says>, watch::Receiver<&'static str>);
+
 fn lease(says: Says) -> Value {
     match says {
         Says::Primary => json!({"isPrimary": true}),
@@ -72,7 +80,7 @@ fn lease(says: Says) -> Value {
     }
 }
 
-async fn info(State(says): State<watch::Receiver<Says>>) -> Json<Value> {
+async fn info(State((says, _)): State<Heard>) -> Json<Value> {
     let says = *says.borrow();
     if says == Says::Nothing {
         std::future::pending::<()>().await;
@@ -83,8 +91,8 @@ async fn info(State(says): State<watch::Receiver<Says>>) -> Json<Value> {
     )
 }
 
-async fn vars(says: State<watch::Receiver<Says>>) -> Json<Value> {
-    let Json(info) = info(says).await;
+async fn vars(heard: State<Heard>) -> Json<Value> {
+    let Json(info) = info(heard).await;
     Json(json!({"store": {"isPrimary": info["isPrimary"], "candidate": true, "dbs": {}}}))
 }
 
@@ -93,20 +101,30 @@ fn lag(measured: &AtomicUsize) -> &'static str {
     "litefs_lag_seconds 0.25\n"
 }
 
-async fn events(State(mut says): State<watch::Receiver<Says>>) -> Body {
+async fn events(State((mut says, mut applied)): State<Heard>) -> Body {
     let (mut writer, reader) = tokio::io::duplex(4096);
     tokio::spawn(async move {
         let mut r#type = "init";
         loop {
             let now = *says.borrow_and_update();
+            let mut lines = Vec::new();
             if now != Says::Nothing {
-                let line = format!("{}\n", json!({"type": r#type, "data": lease(now)}));
-                if tokio::io::AsyncWriteExt::write_all(&mut writer, line.as_bytes()).await.is_err() {
-                    return;
-                }
+                lines.push(json!({"type": r#type, "data": lease(now)}).to_string());
                 r#type = "primaryChange";
             }
-            if says.changed().await.is_err() {
+            if let Some((txid, checksum)) = applied.borrow_and_update().split_once('/') {
+                let data = json!({"txID": txid, "postApplyChecksum": checksum});
+                lines.push(json!({"type": "tx", "db": "sqlite.db", "data": data}).to_string());
+            }
+            let lines: String = lines.into_iter().flat_map(|line| [line, "\n".to_owned()]).collect();
+            if tokio::io::AsyncWriteExt::write_all(&mut writer, lines.as_bytes()).await.is_err() {
+                return;
+            }
+            let changed = tokio::select! {
+                changed = says.changed() => changed,
+                changed = applied.changed() => changed,
+            };
+            if changed.is_err() {
                 return;
             }
         }

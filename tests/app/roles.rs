@@ -69,11 +69,10 @@ async fn a_primary_that_is_behind_a_visitor_asks_consul_who_has_more() {
     app.click("increment").await;
     let page = async |cookie: Option<&str>| -> Response {
         let page = app.client.get(&app.url);
-        let page =
-            cookie.into_iter().fold(page, |page, txid| page.header("cookie", format!("__txid={txid}")));
+        let page = cookie.into_iter().fold(page, |page, at| page.header("cookie", format!("position={at}")));
         page.send().await.unwrap()
     };
-    let ahead = Some("00000000000000ff");
+    let ahead = Some("00000000000000ff/8000000000000001");
 
     // It is the primary: nobody else can have more, whatever the cookie says.
     assert_eq!(page(ahead).await.status(), StatusCode::OK);
@@ -82,7 +81,7 @@ async fn a_primary_that_is_behind_a_visitor_asks_consul_who_has_more() {
     for no_doubt in [None, Some("nonsense")] {
         assert_eq!(page(no_doubt).await.status(), StatusCode::OK);
     }
-    // Consul knows nobody; and then LiteFS learns who it is.
+    // Consul knows nobody; and then it does.
     holder.send_replace(None);
     let answer = page(ahead).await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -91,9 +90,43 @@ async fn a_primary_that_is_behind_a_visitor_asks_consul_who_has_more() {
     let change = async {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         litefs.say(Says::ReplicaOf("sjc-2"));
+        holder.send_replace(Some("sjc-2"));
     };
     let (answer, ()) = tokio::join!(page(ahead), change);
     assert_eq!(answer.headers()["fly-replay"], "instance=sjc-2;state=1");
+}
+
+/// Two instances that wrote apart from each other share numbers, and LiteFS's cookie has no more than that.
+#[tokio::test]
+async fn who_has_seen_another_history_than_this_node_has_is_handed_to_the_holder_of_the_lease() {
+    let (holder, held) = watch::channel(Some("sjc-2"));
+    let consul = consul(held).await;
+    let (app, litefs) =
+        start_with(Says::Primary, &["--fly-consul-url", &consul, "--consul-key", "lease"]).await;
+    app.count().await;
+    let page = async |seen: &str| -> Response {
+        let page = app.client.get(&app.url).header("cookie", format!("position={seen}"));
+        page.send().await.unwrap()
+    };
+    let (own, others) = ("0000000000000005/8000000000000001", "0000000000000005/8000000000000002");
+    for says in [Says::Primary, Says::ReplicaOf("sjc-3")] {
+        litefs.say(says);
+        let role = if says == Says::Primary { "This instance is <b>primary" } else { "The primary is" };
+        page_says(&app, role).await;
+        litefs.apply(own);
+        let deadline = Instant::now() + SOON;
+        while page(others).await.headers().get("fly-replay").is_none_or(|to| to != "instance=sjc-2;state=1") {
+            assert!(Instant::now() < deadline, "{says:?}: it is shown to who has seen another history");
+        }
+        for seen in [own, "0000000000000004/8000000000000003", "nonsense"] {
+            assert_eq!(page(seen).await.status(), StatusCode::OK, "{says:?}, seen: {seen}");
+        }
+    }
+    // One that is lost with the primary that had it.
+    litefs.say(Says::Primary);
+    page_says(&app, "This instance is <b>primary").await;
+    holder.send_replace(Some("sjc-1"));
+    assert_eq!(page(others).await.status(), StatusCode::OK);
 }
 
 #[tokio::test]
@@ -107,7 +140,8 @@ async fn a_refused_click_sets_back_what_was_seen_only_on_who_holds_the_lease_by_
         let answer =
             post.header("cookie", format!("__txid={seen}")).body("intent=none").send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
-        let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+        // The last one of that name.
+        let cookie = answer.headers().get_all("set-cookie").iter().next_back().unwrap().to_str().unwrap();
         cookie.split(';').next().unwrap().strip_prefix("__txid=").unwrap().to_owned()
     };
     let (confirmed, behind, ahead) = ("0000000000000005", "0000000000000003", "00000000000000ff");

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::{Click, Writer};
 use crate::{
     counter::{ClickError, Counted, HandOver, announce, batch, hold::Order, key::Keys, tally::Outcome},
-    instance::{Confirmation, Confirmer, HandOverError, Policy, Position, Role, Txid},
+    instance::{Confirmation, Confirmer, HandOverError, Policy, Position, Role},
 };
 
 /// The most clicks in one transaction: it bounds how long the first of them waits for the last.
@@ -104,10 +104,11 @@ impl Writer {
         let confirmed = self.confirm(held).await;
         self.tally.confirmations.observe_time(begun.elapsed());
         match confirmed {
-            Ok((txid, confirmation)) => {
-                if let Some(txid) = txid {
-                    self.confirmed.send_replace(Some(txid));
+            Ok((at, confirmation)) => {
+                if at.is_some() {
+                    self.confirmed.send_replace(at);
                 }
+                let txid = at.map(|at| at.txid);
                 let counted = results.iter().filter(|result| result.is_ok()).count();
                 self.rate.add(counted);
                 self.tally.add(Outcome::Repeated, repeated);
@@ -143,8 +144,8 @@ impl Writer {
         }
     }
 
-    /// The transaction that is confirmed, and by whom.
-    async fn confirm(&self, held: &mut Held) -> Result<(Option<Txid>, Confirmation), String> {
+    /// Where the database is after the transaction, which is confirmed, and by whom.
+    async fn confirm(&self, held: &mut Held) -> Result<(Option<Position>, Confirmation), String> {
         held.at = None;
         let mut role = self.instance.watch();
         let lost = async {
@@ -157,7 +158,7 @@ impl Writer {
                 return Ok((None, if is_replicated { Confirmation::Off } else { Confirmation::Standalone }));
             };
             let confirmation = held.confirmer.confirm(at).await.map_err(|error| error.to_string())?;
-            Ok((Some(at.txid), confirmation))
+            Ok((Some(at), confirmation))
         };
         tokio::select! {
             // Whatever is confirmed once the role is lost may be of another history.
