@@ -314,10 +314,13 @@ fn cookies(rng: &mut Rng, _: Target) -> Request {
         "",
         &long,
     ];
+    let positions =
+        ["ffffffffffffffff/ffffffffffffffff", "0000000000000000/0000000000000000", "/", "1/1", &long, ""];
     let cookie = format!(
-        "Cookie: {}; __txid={}; a\r\n",
-        one_of(rng, &["a=b", ";;;", "=", "__txid"]),
-        one_of(rng, &values)
+        "Cookie: {}; __txid={}; position={}; a\r\n",
+        one_of(rng, &["a=b", ";;;", "=", "__txid", "position"]),
+        one_of(rng, &values),
+        one_of(rng, &positions)
     );
     let garbage = [b"Cookie: __txid=".as_slice(), &bytes(rng, 40), b"\r\n"].concat();
     match rng.u8(..4) {
