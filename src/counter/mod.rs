@@ -271,7 +271,8 @@ impl Counter {
         }
     }
 
-    /// Where the database was after the newest transaction that is confirmed. `None` where this instance has confirmed none since it became primary.
+    /// Where the database was after the newest transaction that is confirmed. `None` where this instance has confirmed none
+    /// since it became primary.
     #[must_use]
     pub fn confirmed(&self) -> Option<Position> {
         *self.confirmed.borrow()
