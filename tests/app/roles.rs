@@ -62,10 +62,7 @@ async fn a_replica_hands_clicks_to_the_primary_and_counts_them_once_it_is_primar
 /// behind.
 #[tokio::test]
 async fn a_primary_that_is_behind_a_visitor_asks_consul_who_has_more() {
-    let (holder, held) = watch::channel(Some("sjc-1"));
-    let consul = consul(held).await;
-    let (app, litefs) =
-        start_with(Says::Primary, &["--fly-consul-url", &consul, "--consul-key", "lease"]).await;
+    let (app, litefs, holder) = start_with_consul("sjc-1", &[]).await;
     app.click("increment").await;
     let page = async |cookie: Option<&str>| -> Response {
         let page = app.client.get(&app.url);
@@ -99,10 +96,7 @@ async fn a_primary_that_is_behind_a_visitor_asks_consul_who_has_more() {
 /// Two instances that wrote apart from each other share numbers, and LiteFS's cookie has no more than that.
 #[tokio::test]
 async fn who_has_seen_another_history_than_this_node_has_is_handed_to_the_holder_of_the_lease() {
-    let (holder, held) = watch::channel(Some("sjc-2"));
-    let consul = consul(held).await;
-    let (app, litefs) =
-        start_with(Says::Primary, &["--fly-consul-url", &consul, "--consul-key", "lease"]).await;
+    let (app, litefs, holder) = start_with_consul("sjc-2", &[]).await;
     app.count().await;
     let page = async |seen: &str| -> Response {
         let page = app.client.get(&app.url).header("cookie", format!("position={seen}"));
@@ -131,10 +125,7 @@ async fn who_has_seen_another_history_than_this_node_has_is_handed_to_the_holder
 
 #[tokio::test]
 async fn a_refused_click_sets_back_what_was_seen_only_on_who_holds_the_lease_by_consul() {
-    let (holder, held) = watch::channel(Some("sjc-1"));
-    let consul = consul(held).await;
-    let (app, litefs) =
-        start_with(Says::Primary, &["--fly-consul-url", &consul, "--consul-key", "lease"]).await;
+    let (app, litefs, holder) = start_with_consul("sjc-1", &[]).await;
     let refused = async |seen: &str| -> String {
         let post = app.client.post(&app.url).header("content-type", "application/x-www-form-urlencoded");
         let answer =
@@ -169,15 +160,24 @@ async fn a_refused_click_sets_back_what_was_seen_only_on_who_holds_the_lease_by_
 
 #[tokio::test]
 async fn a_click_that_nobody_could_confirm_goes_to_who_holds_the_lease_by_consul() {
-    let (holder, held) = watch::channel(Some("sjc-1"));
-    let consul = consul(held).await;
     // Without private DNS no other candidate is known.
-    let flags = ["--fly-consul-url", &consul, "--consul-key", "lease", "--confirm-writes", "strict"];
-    let (app, _litefs) = start_with(Says::Primary, &flags).await;
+    let (app, _litefs, holder) = start_with_consul("sjc-1", &["--confirm-writes", "strict"]).await;
     assert_eq!(app.click("increment").await.status(), StatusCode::SERVICE_UNAVAILABLE);
     holder.send_replace(Some("sjc-2"));
     assert_eq!(app.click("increment").await.headers()["fly-replay"], "instance=sjc-2;state=1");
     assert_eq!(app.count().await, 0);
+}
+
+/// LiteFS's primary, and who holds the lease by Consul, which the test changes.
+async fn start_with_consul(
+    holder: &'static str,
+    more: &[&str],
+) -> (App, LiteFs, watch::Sender<Option<&'static str>>) {
+    let (holder, held) = watch::channel(Some(holder));
+    let consul = consul(held).await;
+    let flags = [&["--fly-consul-url", &consul, "--consul-key", "lease"], more].concat();
+    let (app, litefs) = start_with(Says::Primary, &flags).await;
+    (app, litefs, holder)
 }
 
 /// Its URL. It has one key, or none.
