@@ -13,6 +13,11 @@ use tokio::{
 /// It takes some 50 ms.
 const START: Duration = Duration::from_secs(20);
 
+/// How often it is started where it finds no port.
+const TRIES: usize = 10;
+/// It says so where the kernel gave it one for IPv6 that somebody has for IPv4 ("IPv4 port not available"), and ends.
+const NO_PORT: &str = "port not available";
+
 /// A running chromedriver. Dropping it ends it, and so does the end of this process; its browser ends with it.
 pub struct Driver {
     /// Where it listens.
@@ -27,6 +32,16 @@ pub struct Driver {
 impl Driver {
     /// Starts it on a free port.
     pub async fn start() -> Result<Self> {
+        for _ in 1..TRIES {
+            match Self::try_to_start().await {
+                Err(error) if error.to_string().contains(NO_PORT) => {}
+                done => return done,
+            }
+        }
+        Self::try_to_start().await
+    }
+
+    async fn try_to_start() -> Result<Self> {
         let files = tempfile::tempdir()?;
         // `setpriv` becomes chromedriver, which the kernel kills when this thread ends in whatever way.
         let mut process = Command::new("setpriv")
