@@ -166,7 +166,7 @@ async fn hand_over(counter: &Counter, instance: &Instance) -> bool {
     if !matches!(instance.role(), Ok(Role::Primary)) {
         return false;
     }
-    // How it went is in the writer's log.
+    // How it went is in the log.
     if time::timeout(HAND_OVER, counter.hand_over(None, CATCH_UP)).await.is_err() {
         tracing::warn!("The role was not handed over in time.");
     }

@@ -302,9 +302,15 @@ impl Counter {
     ) -> Result<InstanceId, HandOverError> {
         let (answer, answered) = oneshot::channel();
         let until = Instant::now() + patience;
-        // One that has just been started is found within a second, in which clicks go on.
-        if let Some(candidates) = self.tally.followed() {
-            drop(time::timeout_at(until, candidates.heir(to.as_ref())).await);
+        // One that has just been started is found within a second, in which clicks go on. Where there is none they are not
+        // stopped at all.
+        if let Some(candidates) = self.tally.followed()
+            && !time::timeout_at(until, candidates.heir(to.as_ref())).await.unwrap_or(false)
+            && self.is_writing_now()
+        {
+            let error = HandOverError::NoHeir;
+            tracing::warn!(%error, "The role was not handed over.");
+            return Err(error);
         }
         // Where the writer has ended there is no role to hand over.
         let _ = self.hand_overs.send(HandOver { to, until, answer }).await;

@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use percent_encoding::percent_decode_str;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, redirect::Policy};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time};
 
 use super::{InstanceId, litefs::chain};
 
@@ -169,8 +169,14 @@ impl Holding {
         Self { consul: Consul::new(at), last: Mutex::new(None) }
     }
 
-    /// As [`Consul::held_by`], asked no earlier than this is called.
+    /// As [`Consul::held_by`], asked no earlier than this is called. Fails after 2 s: who asks comes behind one question at most,
+    /// unless those before leave while they ask.
     pub(super) async fn held_by(&self, this: &InstanceId) -> Result<Held, LeaseError> {
+        let asked = time::timeout(2 * ANSWER, self.ask(this)).await;
+        asked.unwrap_or_else(|_| Err(LeaseError::Silent("no answer in time".to_owned())))
+    }
+
+    async fn ask(&self, this: &InstanceId) -> Result<Held, LeaseError> {
         let called = Instant::now();
         let mut last = self.last.lock().await;
         match &*last {

@@ -55,14 +55,15 @@ impl Candidates {
         1 + self.seen.borrow().followers(self.instance.id()).len()
     }
 
-    /// Waits until `to`, or any other one, follows this instance, or nobody else can: before that a hand-over would have
-    /// to wait, with nothing written meanwhile.
-    pub async fn heir(mut self, to: Option<&InstanceId>) {
+    /// Waits until `to`, or any other one, follows this instance: before that a hand-over would have to wait, with nothing
+    /// written meanwhile. `false`: nobody can.
+    pub async fn heir(mut self, to: Option<&InstanceId>) -> bool {
         let look = self.seen.borrow().looks + FRESH;
         let is_here =
             |seen: &Seen| seen.followers(self.instance.id()).iter().any(|id| to.is_none_or(|to| id == to));
+        let seen = self.seen.wait_for(|seen| seen.is_alone(look) || is_here(seen)).await;
         // Where the role is lost meanwhile there is nothing to wait for.
-        let _ = self.seen.wait_for(|seen| seen.is_alone(look) || is_here(seen)).await;
+        seen.is_ok_and(|seen| is_here(&seen))
     }
 
     /// Has another candidate take over: `to`, or any that has everything up to `at`, which is waited for. Nothing may be
@@ -186,7 +187,9 @@ mod tests {
         let candidates = || Candidates { instance: instance.clone(), seen: is_seen.clone() };
         let waits = async |to: Option<&str>| {
             let to = to.map(id);
-            time::timeout(RETRY, candidates().heir(to.as_ref())).await.is_err()
+            let heir = time::timeout(RETRY, candidates().heir(to.as_ref())).await;
+            assert_ne!(heir, Ok(false), "{to:?}");
+            heir.is_err()
         };
         assert!(waits(None).await, "it may be about to come");
 
@@ -200,6 +203,6 @@ mod tests {
         let alone = tokio::spawn(alone);
         assert!(waits(None).await, "the list may be old");
         seen.send_modify(|seen| seen.looks += FRESH);
-        alone.await.unwrap();
+        assert!(!alone.await.unwrap(), "there is nobody");
     }
 }

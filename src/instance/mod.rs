@@ -1,7 +1,7 @@
 //! Which instance this is, and what it may do: the part to copy into your own application.
 //!
 //! Only this module knows that LiteFS, Consul and Fly exist. It depends on nothing else of the application, keeps
-//! no copy of what LiteFS knows beyond its last word, and changes nothing, but for the lease where it is told to hand
+//! of what LiteFS knows its last words alone, and changes nothing, but for the lease where it is told to hand
 //! that over or to release it.
 //!
 //! - here: [`Instance`]

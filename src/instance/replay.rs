@@ -78,9 +78,9 @@ impl Instance {
     /// silence goes on as one after it is reached again, for half a minute in the fault suite (`primary cut off silent`), and
     /// replicas go on following it.
     ///
-    /// Here, where nobody can be asked. Takes 2 s at most.
+    /// Where there is no Consul to ask, LiteFS's word has to do. Takes 2 s at most.
     pub async fn route_to_holder(&self, request: &HeaderMap) -> Route {
-        let Some(holding) = &self.holding else { return Route::Here };
+        let Some(holding) = &self.holding else { return self.route_to_primary(request) };
         match holding.held_by(self.id()).await {
             Ok(_) => Route::Here,
             Err(LeaseError::Elsewhere(holder)) if let Ok(holder) = holder.parse() => onward(holder, request),

@@ -198,3 +198,21 @@ fn is_percent_encoded(form: &[u8]) -> bool {
     after_percent_signs.all(|rest| rest.len() >= 2 && rest[..2].iter().all(u8::is_ascii_hexdigit))
         && percent_decode(form).decode_utf8().is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_counted_goes_nowhere_without_a_key() {
+        let click = |key| Click { intent: Intent::Increment, key };
+        let (keyed, bare) = (click(Some(Key::fresh())), click(None));
+        let unknown = &ClickError::Unknown;
+        assert!(keyed.may_be_handed_on(unknown) && keyed.may_be_sent_again(unknown));
+        assert!(!bare.may_be_handed_on(unknown) && !bare.may_be_sent_again(unknown));
+        for unchanged in [ClickError::NotWriting, ClickError::Failed] {
+            assert!(bare.may_be_sent_again(&unchanged), "{unchanged}");
+        }
+        assert!(bare.may_be_handed_on(&ClickError::NotReady));
+    }
+}

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     counter::{Key, ReadError},
-    instance::{Instance, Observed, Position, Replay, Role, Route},
+    instance::{Instance, Nowhere, Observed, Position, Replay, Role, Route},
 };
 
 /// Between two questions to Consul, for a visitor who waits.
@@ -85,8 +85,8 @@ pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Resul
     Ok((AppendHeaders(forget), Html(page.render().map_err(Error::internal)?)).into_response())
 }
 
-/// Who has what the visitor has seen, where this instance does not. LiteFS's proxy lets them wait for the transaction's number on
-/// a replica; but the number may be of another history, and it does not wait on a primary, which may be none any more.
+/// Who has what the visitor has seen, where this instance does not. LiteFS's proxy lets them wait for the transaction's number,
+/// but that may be of another history.
 async fn elsewhere(app: &App, headers: &HeaderMap) -> Result<Option<Replay>, Error> {
     let Some(seen) = Position::from_cookies(headers) else { return Ok(None) };
     if app.instance.has_been_at(seen).is_none() && app.instance.role() != Ok(Role::Primary) {
@@ -106,6 +106,7 @@ async fn elsewhere(app: &App, headers: &HeaderMap) -> Result<Option<Replay>, Err
             // It was lost with the primary that had it, or is of no instance at all.
             Route::Here if is_primary => return Ok(None),
             Route::Here => Error::Outdated,
+            Route::Nowhere(reason @ Nowhere::TooManyHops) => return Err(reason.into()),
             Route::Nowhere(doubt) => doubt.into(),
         };
         tokio::select! {

@@ -58,8 +58,7 @@ async fn a_replica_hands_clicks_to_the_primary_and_counts_them_once_it_is_primar
     assert_eq!(app.count().await, 2);
 }
 
-/// LiteFS's proxy waits for what a visitor has seen on replicas only, and of two that take themselves for the primary one is
-/// behind.
+/// Of two that take themselves for the primary one is behind. With LiteFS's own cookie its proxy has the visitor wait.
 #[tokio::test]
 async fn a_primary_that_is_behind_a_visitor_asks_consul_who_has_more() {
     let (app, litefs, holder) = start_with_consul("sjc-1", &[]).await;
@@ -121,6 +120,27 @@ async fn who_has_seen_another_history_than_this_node_has_is_handed_to_the_holder
     page_says(&app, "This instance is <b>primary").await;
     holder.send_replace(Some("sjc-1"));
     assert_eq!(page(others).await.status(), StatusCode::OK);
+}
+
+/// Without Consul there is nobody else to ask.
+#[tokio::test]
+async fn where_no_consul_can_be_asked_who_has_seen_another_history_is_handed_to_the_primary() {
+    let (app, litefs) = start_with(Says::Primary, &[]).await;
+    app.count().await;
+    litefs.say(Says::ReplicaOf("sjc-3"));
+    page_says(&app, "The primary is").await;
+    litefs.apply("0000000000000005/8000000000000001");
+    let page = async || {
+        let cookie = "position=0000000000000005/8000000000000002";
+        app.client.get(&app.url).header("cookie", cookie).send().await.unwrap()
+    };
+    let deadline = Instant::now() + SOON;
+    while page().await.headers().get("fly-replay").is_none_or(|to| to != "instance=sjc-3;state=1") {
+        assert!(Instant::now() < deadline, "a replica answers for the primary");
+    }
+    litefs.say(Says::Primary);
+    page_says(&app, "This instance is <b>primary").await;
+    assert_eq!(page().await.status(), StatusCode::OK);
 }
 
 #[tokio::test]

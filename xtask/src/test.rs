@@ -84,8 +84,8 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// One cluster at a time: each is four instances, and the tests measure time. Of faults there are two, because most of
-/// their time is waiting for an election; a fault that nobody may notice takes care to be alone.
+/// One cluster at a time: each is four instances, and the tests measure time. Of faults there are three, because most
+/// of their time is waiting for an election; a fault that nobody may notice takes care to be alone.
 fn on_clusters(args: &Args) -> Result<()> {
     let tests = |packages: &[&str]| -> Result<String> {
         let names = names(packages)?.into_iter().filter(|name| name != IMAGE_TESTS);
@@ -109,7 +109,7 @@ fn on_clusters(args: &Args) -> Result<()> {
     if tries_the_image(args) {
         step("the image in containers", || tests_on_clusters(&format!("--test {IMAGE_TESTS}"), 1, args))?;
     }
-    step("faults", || tests_on_clusters(&tests(&["faults"])?, 2, args))
+    step("faults", || tests_on_clusters(&tests(&["faults"])?, 3, args))
 }
 
 fn tests_on_clusters(tests: &str, at_once: u8, args: &Args) -> Result<()> {

@@ -19,6 +19,8 @@ use crate::{
 const BATCH: usize = 1024;
 /// The part of a transaction's time that may be spent to make the next one larger.
 const GATHER: u32 = 2;
+/// And no more of it: a transaction takes milliseconds, but for one that waited for a lock, or for a candidate that is gone.
+const LONGEST_GATHER: Duration = Duration::from_millis(50);
 
 /// Why the writer stops to write.
 pub(super) enum End {
@@ -71,7 +73,7 @@ impl Writer {
     /// Lets those come back who were all answered at once a moment ago: otherwise the first few of them would be a batch
     /// of their own, and all others would wait for two. A lone click is not waited with: there was nobody before it.
     async fn gather(&mut self, batch: &mut Vec<Click>, pace: Pace) {
-        let (expected, until) = (pace.expected(), Instant::now() + pace.took / GATHER);
+        let (expected, until) = (pace.expected(), Instant::now() + (pace.took / GATHER).min(LONGEST_GATHER));
         while batch.len() < expected {
             let more = self.queue.recv_many(batch, BATCH - batch.len());
             if time::timeout_at(until, more).await.unwrap_or(0) == 0 {
