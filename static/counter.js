@@ -13,7 +13,7 @@ const announcer = document.querySelector("#announcer");
 
 let state = { count: BigInt(output.value.replace("−", "-")), version: -1 }; // the newest that the server has sent
 let settled = state.count; // what is shown when no click is under way
-let needed = -1; // the version that holds all answered clicks
+let needed = { version: -1 }; // the answer whose version holds all answered clicks
 const pending = new Map(); // own clicks without an answer: key -> 1n or -1n
 let answered = 0n; // own clicks with one, not yet in `settled`
 
@@ -32,7 +32,9 @@ function render() {
 }
 
 function settle() {
-  if (pending.size > 0 || state.version < needed) return;
+  if (pending.size > 0 || state.version < needed.version) return;
+  if (needed.position && state.primary !== needed.instance) return compare();
+  needed.position = null;
   settled = state.count;
   answered = 0n;
   render();
@@ -90,7 +92,7 @@ async function send(intent, key, since, attempt = 0) {
 function counted(key, result, milliseconds) {
   answered += pending.get(key);
   pending.delete(key);
-  needed = Math.max(needed, result.version);
+  if (result.version > needed.version) needed = result;
   const written = `written at ${result.instance} in ${result.region}, ${confirmed(result)}, after ${Math.round(milliseconds)} ms`;
   if (!isUnsaved()) tell(`Your click: ${written}.`);
   settle();
@@ -176,11 +178,20 @@ function receive(event, isReset) {
   last = event.lastEventId;
   const { count, version, instance, region, role, primary, isOld } = JSON.parse(event.data);
   // Another history, or (without LiteFS, where events have no id) another process, which counts from nothing.
-  if (isReset || (isNew && !last)) needed = Math.min(needed, version);
+  if (isReset || (isNew && !last)) needed.version = Math.min(needed.version, version);
   isNew = false;
-  state = { count: BigInt(count), version };
+  state = { count: BigInt(count), version, primary };
   settle();
   live(instance, region, role, primary, isOld);
+}
+
+// This node follows another primary than the one that counted the click. Where the two have written apart from each other,
+// they share numbers: the server compares what they stand for, and hands the stream to who has the click.
+function compare() {
+  last = needed.position;
+  needed.position = null;
+  state.version = -1;
+  open();
 }
 
 // The browser tries again by itself after some errors, and gives up after others: this page does not.

@@ -43,7 +43,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::instance::{Confirmation, HandOverError, Instance, InstanceId, Policy, Position, Txid};
+use crate::instance::{Confirmation, HandOverError, Instance, InstanceId, Policy, Position};
 use hold::Order;
 use live::Live;
 use rate::Rate;
@@ -104,8 +104,8 @@ pub struct Settings {
 pub struct Counted {
     /// The count after it.
     pub count: i64,
-    /// A transaction that holds it and is confirmed. `None` without LiteFS.
-    pub txid: Option<Txid>,
+    /// The confirmed transaction that holds it, or one after that. `None` without LiteFS.
+    pub position: Option<Position>,
     /// A [`Snapshot`] of at least this version shows it.
     pub version: u64,
     /// Who has it.

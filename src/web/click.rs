@@ -174,11 +174,11 @@ pub(super) fn confirmation(counted: &Counted) -> (&'static str, Vec<String>) {
 
 fn as_json(counted: &Counted, written_at: &Instance) -> serde_json::Value {
     let (confirmation, by) = confirmation(counted);
-    let txid = counted.txid.map(|txid| txid.to_string());
     json!({
         "count": counted.count,
         "version": counted.version,
-        "txid": txid,
+        "txid": counted.position.map(|at| at.txid.to_string()),
+        "position": counted.position.map(|at| at.to_string()),
         "instance": written_at.id().to_string(),
         "region": written_at.region().to_string(),
         "confirmation": confirmation,

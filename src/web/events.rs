@@ -31,6 +31,7 @@ use super::{
     App, PATIENCE,
     error::{self, Error},
     metrics::OpenStream,
+    seen,
 };
 use crate::{
     counter::{ReadError, Snapshot},
@@ -66,6 +67,11 @@ pub(super) async fn stream(
     // can only set the address.
     let in_header = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let last = in_header.or_else(|| uri.query()?.strip_prefix("last=")?.parse().ok());
+    if let Some(last) = last
+        && let Some(elsewhere) = seen::elsewhere(&app, last, &headers).await?
+    {
+        return Ok(error::replayed(&elsewhere));
+    }
     let listener = Listener {
         seen: app.counter.live(),
         role: app.instance.watch(),
@@ -124,6 +130,9 @@ impl Listener {
         loop {
             let (seen, role) = (*self.seen.borrow_and_update(), self.role.borrow_and_update().clone());
             let is_old = *self.is_old.borrow_and_update();
+            if self.has_come_apart(&role) {
+                return None;
+            }
             if let Some(now) = seen
                 && let Some(kind) = kind(now.position, self.last, self.waits_until)
             {
@@ -156,6 +165,14 @@ impl Listener {
                 () = self.stop.cancelled() => return None,
             }
         }
+    }
+
+    /// Whether this node, while the browser waited for it, came to what that has seen by another history. The browser opens
+    /// another stream, and is then handed to who has it.
+    fn has_come_apart(&self, role: &Observed) -> bool {
+        self.waits_until.is_some()
+            && matches!(role, Ok(Role::Replica { .. }))
+            && self.last.is_some_and(|last| self.instance.has_been_at(last) == Some(false))
     }
 
     fn event(&self, kind: Kind) -> Option<Event> {

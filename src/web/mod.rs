@@ -7,6 +7,7 @@
 //! - `story`: what has become of it, on the next page
 //! - `events`: `GET /events`, the count as it changes
 //! - `word`: whether the primary's word is old
+//! - `seen`: who has what a visitor has seen, where this node does not
 //! - `cookie`: what a visitor has seen, on every answer to a write
 //! - `status`: `GET /status`, all instances
 //! - `vitals`: `GET /instance`, on the private network: what this application says of itself
@@ -30,6 +31,7 @@ mod hold;
 mod metrics;
 mod page;
 mod request_id;
+mod seen;
 mod status;
 mod story;
 mod vitals;

@@ -1,6 +1,6 @@
 //! The page: the count, two buttons, and which instance served it.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use askama::Template;
 use axum::{
@@ -8,20 +8,18 @@ use axum::{
     http::{HeaderMap, header},
     response::{AppendHeaders, Html, IntoResponse, Response},
 };
-use tokio::time::{self, Instant};
+use tokio::time::Instant;
 
 use super::{
     App, PATIENCE,
     error::{self, Error},
+    seen,
     story::{self, Story},
 };
 use crate::{
     counter::{Key, ReadError},
-    instance::{Instance, Nowhere, Observed, Position, Replay, Role, Route},
+    instance::{Instance, Observed, Position, Role},
 };
-
-/// Between two questions to Consul, for a visitor who waits.
-const AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Template)]
 #[template(path = "counter.html")]
@@ -47,7 +45,9 @@ struct Page<'a> {
 /// `GET /`
 pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Result<Response, Error> {
     let headers = request.into_parts().0.headers;
-    if let Some(elsewhere) = elsewhere(&app, &headers).await? {
+    if let Some(seen) = Position::from_cookies(&headers)
+        && let Some(elsewhere) = seen::elsewhere(&app, seen, &headers).await?
+    {
         return Ok(error::replayed(&elsewhere));
     }
     let count = match app.counter.current().await {
@@ -83,39 +83,6 @@ pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Resul
         origin: origin(&headers),
     };
     Ok((AppendHeaders(forget), Html(page.render().map_err(Error::internal)?)).into_response())
-}
-
-/// Who has what the visitor has seen, where this instance does not. LiteFS's proxy lets them wait for the transaction's number,
-/// but that may be of another history.
-async fn elsewhere(app: &App, headers: &HeaderMap) -> Result<Option<Replay>, Error> {
-    let Some(seen) = Position::from_cookies(headers) else { return Ok(None) };
-    if app.instance.has_been_at(seen).is_none() && app.instance.role() != Ok(Role::Primary) {
-        return Ok(None);
-    }
-    let (mut role, mut position) = (app.instance.watch(), app.instance.watch_position());
-    let mut patience = pin!(time::sleep(PATIENCE));
-    loop {
-        let is_primary = *role.borrow_and_update() == Ok(Role::Primary);
-        let at = [*position.borrow_and_update(), app.counter.confirmed()];
-        let is_far_enough = || at.into_iter().flatten().any(|at| at.txid >= seen.txid);
-        if app.instance.has_been_at(seen).unwrap_or_else(is_far_enough) {
-            return Ok(None);
-        }
-        let doubt = match app.instance.route_to_holder(headers).await {
-            Route::Replay(replay) => return Ok(Some(replay)),
-            // It was lost with the primary that had it, or is of no instance at all.
-            Route::Here if is_primary => return Ok(None),
-            Route::Here => Error::Outdated,
-            Route::Nowhere(reason @ Nowhere::TooManyHops) => return Err(reason.into()),
-            Route::Nowhere(doubt) => doubt.into(),
-        };
-        tokio::select! {
-            Ok(()) = role.changed() => {}
-            Ok(()) = position.changed() => {}
-            () = time::sleep(AGAIN) => {}
-            () = &mut patience => return Err(doubt),
-        }
-    }
 }
 
 /// Where the visitor has found this site. Fly's proxy tells whether that was by https.

@@ -19,7 +19,10 @@ struct Stream {
 
 impl Stream {
     async fn open(app: &App) -> Self {
-        let response = app.client.get(format!("{}/events", app.url)).timeout(SOON * 3).send().await.unwrap();
+        Self::of(ask(app, "").await)
+    }
+
+    fn of(response: Response) -> Self {
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
         Self { response, received: String::new() }
@@ -48,6 +51,11 @@ impl Stream {
         assert_eq!(kind, "count");
         data["count"].as_str().unwrap().parse().unwrap()
     }
+}
+
+async fn ask(app: &App, query: &str) -> Response {
+    let url = format!("{}/events{query}", app.url);
+    app.client.get(url).timeout(SOON * 3).send().await.unwrap()
 }
 
 #[tokio::test]
@@ -111,6 +119,38 @@ async fn on_litefs_a_change_is_told_when_litefs_tells_it() {
     litefs.say(Says::NoPrimary);
     let (_, data) = stream.next().await.unwrap();
     assert_eq!((&data["role"], &data["count"]), (&"no primary".into(), &"0".into()));
+}
+
+/// As for the page: a primary that is none any more, and those who follow it, would take back what was seen at the new one.
+#[tokio::test]
+async fn a_stream_of_who_has_seen_another_history_is_handed_to_the_holder_of_the_lease() {
+    let (app, litefs, holder) = roles::start_with_consul("sjc-2", &[]).await;
+    app.count().await;
+    let (own, others) = ("0000000000000005/8000000000000001", "0000000000000005/8000000000000002");
+    let comes_back = async |last: &str| ask(&app, &format!("?last={last}")).await;
+    litefs.say(Says::ReplicaOf("sjc-3"));
+    litefs.apply(own);
+    let deadline = Instant::now() + SOON;
+    while comes_back(others).await.headers().get("fly-replay").is_none_or(|to| to != "instance=sjc-2;state=1") {
+        assert!(Instant::now() < deadline, "it gets the stream of a node that has another history");
+    }
+    assert_eq!(Stream::of(comes_back(own).await).next().await.unwrap().0, "count");
+
+    // It has not come that far, and when it has, by another way.
+    let (later, others) = ("0000000000000006/8000000000000001", "0000000000000006/8000000000000002");
+    let mut waits = Stream::of(comes_back(others).await);
+    litefs.apply(later);
+    assert_eq!(waits.next().await, None);
+    assert_eq!(comes_back(others).await.headers()["fly-replay"], "instance=sjc-2;state=1");
+
+    // Nobody can tell who has it: better no stream than one that takes it back.
+    holder.send_replace(None);
+    assert_eq!(comes_back(others).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+
+    // It was lost with the primary that had it.
+    litefs.say(Says::Primary);
+    holder.send_replace(Some("sjc-1"));
+    assert_eq!(Stream::of(comes_back(others).await).next().await.unwrap().0, "reset");
 }
 
 #[tokio::test]

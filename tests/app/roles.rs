@@ -189,7 +189,7 @@ async fn a_click_that_nobody_could_confirm_goes_to_who_holds_the_lease_by_consul
 }
 
 /// LiteFS's primary, and who holds the lease by Consul, which the test changes.
-async fn start_with_consul(
+pub async fn start_with_consul(
     holder: &'static str,
     more: &[&str],
 ) -> (App, LiteFs, watch::Sender<Option<&'static str>>) {

@@ -4,9 +4,9 @@ use browser::{
     Browser, axe,
     browser::Scheme,
     counter::{DECREMENT, INCREMENT},
-    wait::{ELECTION, eventually},
+    wait::{ELECTION, SOON, eventually},
 };
-use devcluster::{Cluster, Options, network::Fault, status::Role};
+use devcluster::{Cluster, Options, instance::Instance, network::Fault, status::Role};
 
 /// What Chromium says of a request that the fault broke, and of what the edge answers meanwhile.
 const FAULTS: &[&str] =
@@ -130,6 +130,83 @@ async fn a_click_while_there_is_no_primary_is_kept_and_counted_once() {
     // All this was told, and nothing has moved for it.
     assert_eq!(sydney.shifts().await.unwrap(), [""; 0]);
     sydney.finish_after(FAULTS).await.unwrap();
+}
+
+/// It has been cut off from the others, and a replica goes on following it. What it writes has the numbers of what the new
+/// primary writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_keeps_its_own_click_while_its_instance_follows_a_primary_that_is_none_any_more() {
+    let cluster = Cluster::start(Options::default()).await.unwrap();
+    let amsterdam = visitor(&cluster, "ams").await;
+    amsterdam.click_confirmed().await.unwrap();
+    let count = amsterdam.count().await.unwrap();
+    let instance = |id| cluster.instance(id).unwrap();
+    let (old, new, replica) = (instance("sjc-1"), instance("sjc-2"), instance("ams-1"));
+    let (network, consul) = (cluster.network(), cluster.consul().address());
+
+    network.cut_between(old.address(), consul, Fault::Silent);
+    network.cut_between(old.address(), new.address(), Fault::Refused);
+    eventually("sjc-2 is primary", ELECTION, async || {
+        let status = cluster.status().await;
+        let heir = status.iter().find(|status| status.id == "sjc-2");
+        anyhow::ensure!(heir.is_some_and(|heir| heir.role == Role::Primary), "{status:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    // Others click, until sjc-1 knows that it can have none confirmed, and writes none.
+    let mut unconfirmed = 0;
+    loop {
+        let click = reqwest::Client::new().post(cluster.entry("ams").unwrap());
+        let click = click.header("content-type", "application/x-www-form-urlencoded").body("intent=decrement");
+        match click.send().await.unwrap().status().as_u16() {
+            500 if unconfirmed < 9 => unconfirmed += 1,
+            503 => break,
+            status => panic!("{status} after {unconfirmed}"),
+        }
+    }
+    amsterdam.settles_at(count - unconfirmed).await.unwrap();
+    // More that nobody sees.
+    let sql = async |instance: &Instance, sql: &str| -> String {
+        let ran = instance.run(&["sqlite3", "/litefs/sqlite.db", sql]).await.unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+        String::from_utf8(ran.stdout).unwrap().trim().to_owned()
+    };
+    for version in 1..=9 {
+        sql(old, &format!("pragma user_version = {version}")).await;
+    }
+    eventually("ams-1 has what sjc-1 wrote", SOON, async || {
+        let version = sql(replica, "pragma user_version").await;
+        anyhow::ensure!(version == "9", "{version}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    amsterdam.record("#count").await.unwrap();
+    amsterdam.click(INCREMENT).await.unwrap();
+    // The old one learns who is primary, and hands the click on; its LiteFS notices later.
+    network.heal_between(old.address(), consul);
+    amsterdam.settles_at(count + 1).await.unwrap();
+    amsterdam.tells("#story", "Your click: written at sjc-2 in sjc, acknowledged alone").await.unwrap();
+    amsterdam.is_live().await.unwrap();
+    let shown = (amsterdam.text("#instance").await.unwrap(), sql(replica, "pragma user_version").await);
+
+    network.heal_between(old.address(), new.address());
+    eventually("ams-1 follows sjc-2", ELECTION * 2, async || {
+        let version = sql(replica, "pragma user_version").await;
+        anyhow::ensure!(version == "0", "{version}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    amsterdam.is_live().await.unwrap();
+    amsterdam.settles_at(count + 1).await.unwrap();
+    let shown_since = amsterdam.recorded().await.unwrap();
+    let numbers: Vec<i64> = shown_since.iter().map(|text| text.replace('−', "-").parse().unwrap()).collect();
+    let expected = [count - unconfirmed, count - unconfirmed + 1, count + 1];
+    assert_eq!(numbers, expected, "its stream's instance, and which history ams-1 had: {shown:?}");
+    amsterdam.finish_after(FAULTS).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

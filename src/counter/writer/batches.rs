@@ -110,7 +110,6 @@ impl Writer {
                 if at.is_some() {
                     self.confirmed.send_replace(at);
                 }
-                let txid = at.map(|at| at.txid);
                 let counted = results.iter().filter(|result| result.is_ok()).count();
                 self.rate.add(counted);
                 self.tally.add(Outcome::Repeated, repeated);
@@ -121,10 +120,10 @@ impl Writer {
                     self.tally.add(Outcome::Counted, counted - repeated);
                     held.announced.confirmed();
                 }
-                let version = txid.map_or(*self.committed.borrow(), |txid| txid.0);
+                let version = at.map_or(*self.committed.borrow(), |at| at.txid.0);
                 for (click, result) in batch.drain(..).zip(results) {
                     let confirmation = confirmation.clone();
-                    click.tell(result.map(|count| Counted { count, txid, version, confirmation }));
+                    click.tell(result.map(|count| Counted { count, position: at, version, confirmation }));
                 }
             }
             Err(reason) => {
