@@ -169,7 +169,14 @@ impl Writer {
         let keys = Keys::load(self.settings.keep, &mut connection).await?;
         let at = self.position().await.ok().flatten();
         self.tally.follow(confirmer.candidates());
-        let mut held = Held { connection, keys, confirmer, at, announced: announce::Clicks::default() };
+        let mut held = Held {
+            connection,
+            keys,
+            confirmer,
+            at,
+            data_version: None,
+            announced: announce::Clicks::default(),
+        };
         self.writing.send_replace(Writing::Yes);
         let end = self.write(&mut held).await;
         self.writing.send_replace(Writing::No);

@@ -55,7 +55,7 @@ pub use consul::{Consul, ConsulKey, Held, Holder, LeaseError, Seen};
 pub use directory::{DirectoryError, Listed};
 pub use hand_over::{Candidates, HandOverError};
 pub use names::{AppName, InstanceId, InvalidName, Region};
-pub use position::{InvalidTxid, Late, Position, Txid};
+pub use position::{InvalidTxid, Late, NextTransaction, Position, Txid};
 pub use regions::{PLACES, Place};
 pub use replay::{MAX_HOPS, Nowhere, Replay, ReplaySource, Route};
 pub use report::{Observer, Report};

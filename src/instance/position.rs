@@ -43,6 +43,13 @@ pub struct Position {
 #[error("expected 16 hexadecimal digits, got {0:?}")]
 pub struct InvalidTxid(String);
 
+/// LiteFS's report of the next transaction on this node: see [`Instance::next_transaction`].
+#[derive(Debug)]
+pub struct NextTransaction {
+    reports: watch::Receiver<Option<Position>>,
+    after: Txid,
+}
+
 /// A transaction did not arrive in time.
 #[derive(Debug, thiserror::Error)]
 #[error("this node is at {reached:?} and did not reach {wanted} within {} ms", .within.as_millis())]
@@ -76,6 +83,18 @@ impl Instance {
         self.litefs.position.clone()
     }
 
+    /// To be asked for before a transaction is committed at `now`: where the database is after it, by LiteFS's report, which is on
+    /// its way as soon as it is committed. It costs less than to ask, which takes a few calls through FUSE.
+    ///
+    /// `None` where the last report is not `now`: those of before may be on their way still. A report says nothing of who has
+    /// committed: the caller has to know that nobody else did since `now`.
+    #[must_use]
+    pub fn next_transaction(&self, now: Position) -> Option<NextTransaction> {
+        let reports = self.watch_position();
+        let is_told = *reports.borrow() == Some(now);
+        is_told.then_some(NextTransaction { reports, after: now.txid })
+    }
+
     /// Waits until this node has `wanted`, so that what is read next is not older. Without LiteFS there is nothing
     /// to wait for.
     pub async fn reach(&self, wanted: Txid, within: Duration) -> Result<(), Late> {
@@ -92,7 +111,16 @@ impl Instance {
     }
 }
 
-/// With one `read`: each call goes through FUSE, and a click waits for it.
+impl NextTransaction {
+    /// `None` where there is no report in time.
+    pub async fn reported(mut self, within: Duration) -> Option<Position> {
+        let after = self.after;
+        let reported = self.reports.wait_for(|at| at.is_some_and(|at| at.txid > after));
+        *time::timeout(within, reported).await.ok()?.ok()?
+    }
+}
+
+/// With one `read`: each call goes through FUSE, and a click may wait for it.
 fn read_position(file: &Path) -> io::Result<Position> {
     let mut text = [0; POSITION];
     let length = File::open(file)?.read(&mut text)?;
@@ -209,8 +237,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_transaction_is_waited_for_and_not_for_ever() {
+    /// And what LiteFS reports to it.
+    fn instance() -> (Instance, watch::Sender<Option<Position>>) {
         let mut instance = Instance::start(Settings {
             id: "a".parse().unwrap(),
             region: "sjc".parse().unwrap(),
@@ -225,6 +253,34 @@ mod tests {
         });
         let (at, position) = watch::channel(None);
         instance.litefs.position = position;
+        (instance, at)
+    }
+
+    #[tokio::test]
+    async fn the_next_transaction_is_the_first_report_after_this_one() {
+        let (instance, report) = instance();
+        let at = |txid, checksum| Position { txid: Txid(txid), checksum };
+        report.send_replace(Some(at(5, 50)));
+        // Reports of before may be on their way, or of another history.
+        for now in [at(6, 60), at(4, 40), at(5, 51)] {
+            assert!(instance.next_transaction(now).is_none(), "{now}");
+        }
+        let next = || instance.next_transaction(at(5, 50)).unwrap();
+        let (soon, late) = (next(), next().reported(Duration::from_millis(20)).await);
+        assert_eq!(late, None);
+        let reports = async {
+            for told in [at(4, 40), at(5, 50), at(6, 60)] {
+                report.send_replace(Some(told));
+                tokio::task::yield_now().await;
+            }
+        };
+        let (reported, ()) = tokio::join!(soon.reported(Duration::from_secs(20)), reports);
+        assert_eq!(reported, Some(at(6, 60)));
+    }
+
+    #[tokio::test]
+    async fn a_transaction_is_waited_for_and_not_for_ever() {
+        let (instance, at) = instance();
         let late = instance.reach(Txid(2), Duration::from_millis(20)).await;
         assert!(matches!(late, Err(Late { wanted: Txid(2), reached: None, .. })), "{late:?}");
 

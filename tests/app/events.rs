@@ -131,7 +131,8 @@ async fn a_stream_of_who_has_seen_another_history_is_handed_to_the_holder_of_the
     litefs.say(Says::ReplicaOf("sjc-3"));
     litefs.apply(own);
     let deadline = Instant::now() + SOON;
-    while comes_back(others).await.headers().get("fly-replay").is_none_or(|to| to != "instance=sjc-2;state=1") {
+    while comes_back(others).await.headers().get("fly-replay").is_none_or(|to| to != "instance=sjc-2;state=1")
+    {
         assert!(Instant::now() < deadline, "it gets the stream of a node that has another history");
     }
     assert_eq!(Stream::of(comes_back(own).await).next().await.unwrap().0, "count");

@@ -188,6 +188,34 @@ async fn a_click_that_nobody_could_confirm_goes_to_who_holds_the_lease_by_consul
     assert_eq!(app.count().await, 0);
 }
 
+/// Somebody has written beside the application, which LiteFS has not reported yet: that report says nothing of the click.
+#[tokio::test]
+async fn a_click_is_not_taken_for_somebody_elses_transaction() {
+    let (app, litefs, _holder) = start_with_consul("sjc-1", &[]).await;
+    let [first, others, own] = [5, 6, 7].map(|txid| format!("000000000000000{txid}/89abcdef01234567"));
+    let litefs_is_at = |position: &str| {
+        std::fs::write(format!("{}-pos", app.database().display()), format!("{position}\n")).unwrap();
+    };
+    let click = async || -> serde_json::Value {
+        let post = app.client.post(&app.url).header("content-type", "application/x-www-form-urlencoded");
+        let answer = post.header("accept", "application/json").body("intent=increment").send().await.unwrap();
+        serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+    };
+    litefs_is_at(&first);
+    assert_eq!(click().await["position"], *first);
+    litefs.apply("0000000000000005/89abcdef01234567");
+    page_says(&app, &format!(r#"data-position="{first}""#)).await;
+
+    app.sql("update counter set count = 10").await;
+    litefs_is_at(&own);
+    let report = async {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        litefs.apply("0000000000000006/89abcdef01234567");
+    };
+    let (clicked, ()) = tokio::join!(click(), report);
+    assert_eq!((&clicked["count"], &clicked["position"]), (&11.into(), &own.clone().into()), "not {others}");
+}
+
 /// LiteFS's primary, and who holds the lease by Consul, which the test changes.
 pub async fn start_with_consul(
     holder: &'static str,

@@ -158,7 +158,8 @@ async fn a_page_keeps_its_own_click_while_its_instance_follows_a_primary_that_is
     let mut unconfirmed = 0;
     loop {
         let click = reqwest::Client::new().post(cluster.entry("ams").unwrap());
-        let click = click.header("content-type", "application/x-www-form-urlencoded").body("intent=decrement");
+        let click =
+            click.header("content-type", "application/x-www-form-urlencoded").body("intent=decrement");
         match click.send().await.unwrap().status().as_u16() {
             500 if unconfirmed < 9 => unconfirmed += 1,
             503 => break,

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::{Click, Writer};
 use crate::{
     counter::{ClickError, Counted, HandOver, announce, batch, hold::Order, key::Keys, tally::Outcome},
-    instance::{Confirmation, Confirmer, HandOverError, Policy, Position, Role},
+    instance::{Confirmation, Confirmer, HandOverError, NextTransaction, Policy, Position, Role},
 };
 
 /// The most clicks in one transaction: it bounds how long the first of them waits for the last.
@@ -21,6 +21,8 @@ const BATCH: usize = 1024;
 const GATHER: u32 = 2;
 /// And no more of it: a transaction takes milliseconds, but for one that waited for a lock, or for a candidate that is gone.
 const LONGEST_GATHER: Duration = Duration::from_millis(50);
+/// How long LiteFS's report of a transaction is waited for, which comes with the commit; then its file is read.
+const REPORT: Duration = Duration::from_millis(100);
 
 /// Why the writer stops to write.
 pub(super) enum End {
@@ -41,6 +43,8 @@ pub(super) struct Held {
     pub(super) confirmer: Confirmer,
     /// Where the database was after the last commit.
     pub(super) at: Option<Position>,
+    /// SQLite's number in the last batch, which changes where others write.
+    pub(super) data_version: Option<i64>,
     pub(super) announced: announce::Clicks,
 }
 
@@ -93,6 +97,7 @@ impl Writer {
             return Ok(());
         }
         self.tally.batches.observe(batch.len() as u64);
+        let next = held.at.and_then(|at| self.instance.next_transaction(at));
         let committed = match batch::commit(&mut held.connection, &mut held.keys, batch).await {
             Ok(committed) => committed,
             Err((told, error)) => {
@@ -100,17 +105,19 @@ impl Writer {
                 return Err(error);
             }
         };
-        let batch::Results { results, repeated } = committed;
+        let batch::Results { answers, repeated, has_written, data_version } = committed;
+        let is_only_writer = held.data_version.replace(data_version) == Some(data_version);
+        let next = next.filter(|_| has_written && is_only_writer);
         self.committed.send_modify(|commits| *commits += 1);
         let begun = Instant::now();
-        let confirmed = self.confirm(held).await;
+        let confirmed = self.confirm(held, next).await;
         self.tally.confirmations.observe_time(begun.elapsed());
         match confirmed {
             Ok((at, confirmation)) => {
                 if at.is_some() {
                     self.confirmed.send_replace(at);
                 }
-                let counted = results.iter().filter(|result| result.is_ok()).count();
+                let counted = answers.iter().filter(|answer| answer.is_ok()).count();
                 self.rate.add(counted);
                 self.tally.add(Outcome::Repeated, repeated);
                 if confirmation == Confirmation::Alone {
@@ -121,9 +128,9 @@ impl Writer {
                     held.announced.confirmed();
                 }
                 let version = at.map_or(*self.committed.borrow(), |at| at.txid.0);
-                for (click, result) in batch.drain(..).zip(results) {
+                for (click, answer) in batch.drain(..).zip(answers) {
                     let confirmation = confirmation.clone();
-                    click.tell(result.map(|count| Counted { count, position: at, version, confirmation }));
+                    click.tell(answer.map(|count| Counted { count, position: at, version, confirmation }));
                 }
             }
             Err(reason) => {
@@ -146,14 +153,24 @@ impl Writer {
     }
 
     /// Where the database is after the transaction, which is confirmed, and by whom.
-    async fn confirm(&self, held: &mut Held) -> Result<(Option<Position>, Confirmation), String> {
+    async fn confirm(
+        &self,
+        held: &mut Held,
+        next: Option<NextTransaction>,
+    ) -> Result<(Option<Position>, Confirmation), String> {
         held.at = None;
         let mut role = self.instance.watch();
         let lost = async {
             let _ = role.wait_for(|role| !matches!(role, Ok(Role::Standalone | Role::Primary))).await;
         };
         let confirmed = async {
-            held.at = self.position().await?;
+            held.at = match next {
+                Some(next) => next.reported(REPORT).await,
+                None => None,
+            };
+            if held.at.is_none() {
+                held.at = self.position().await?;
+            }
             let Some(at) = held.at else {
                 let is_replicated = self.instance.is_replicated();
                 return Ok((None, if is_replicated { Confirmation::Off } else { Confirmation::Standalone }));
