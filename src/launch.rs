@@ -53,7 +53,7 @@ const ROOM: u64 = 1 << 20;
 pub async fn run(command: Vec<OsString>) -> anyhow::Result<u8> {
     child::name_this_process();
     let words = if command.is_empty() { LITEFS.map(OsString::from).to_vec() } else { command };
-    let life = Uuid::now_v7().to_string();
+    let life = Uuid::new_v4().to_string();
     let variable = |name: &str| if name == LIFE { Some(life.clone()) } else { env::var(name).ok() };
     let litefs = LiteFsYml::find(&words, variable);
     let (mount, data) = match &litefs {

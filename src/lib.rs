@@ -10,6 +10,7 @@
 //! - [`instance`]: which instance this is and what it may do; the only module that knows LiteFS and Fly
 //! - [`counter`]: the count; the only module that speaks SQL
 //! - [`web`]: pages and forms; the only module that visitors speak to
+//! - `shared`: one piece of work for all who ask for it at the same time
 //! - `histogram`: how often how much, for `/metrics`
 //! - `serve`: the connections that they come on
 //!
@@ -36,6 +37,7 @@ pub mod instance;
 #[cfg(target_os = "linux")]
 pub mod launch;
 mod serve;
+mod shared;
 pub mod web;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -126,15 +126,10 @@ function isUnsaved() {
   return pending.size > 0 && story.className === "waiting";
 }
 
-// Begins with the time, as the keys in the forms do (UUID version 7).
+// `crypto.randomUUID` is there over https alone.
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
-  const now = Date.now();
-  for (let byte = 0; byte < 6; byte++) bytes[byte] = Math.floor(now / 2 ** (8 * (5 - byte)));
-  bytes[6] = 0x70 | (bytes[6] & 0x0f);
-  bytes[8] = 0x80 | (bytes[8] & 0x3f);
-  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 // ---- the stream

@@ -38,10 +38,16 @@ pub struct Keep {
 }
 
 impl Key {
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// One that nobody has used.
     #[must_use]
     pub fn fresh() -> Self {
-        Self(Uuid::now_v7().to_string().into())
+        Self(Uuid::new_v4().to_string().into())
     }
 }
 

@@ -14,7 +14,6 @@
 //! - `hold`: nothing is written for a while
 //! - `rate`: clicks per second
 //! - `tally`: clicks, batches and candidates, counted for `/metrics`
-//! - `shared`: one query for all who ask at the same time
 
 mod announce;
 mod batch;
@@ -23,7 +22,6 @@ mod key;
 mod live;
 mod rate;
 mod reader;
-mod shared;
 mod tally;
 mod writer;
 

@@ -5,10 +5,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 use sqlx::{Connection, SqliteConnection, error::DatabaseError, sqlite::SqliteConnectOptions};
 use tokio::{task::JoinHandle, time};
 
-use super::{
-    MIGRATIONS,
-    shared::{Shared, Work},
-};
+use super::MIGRATIONS;
+use crate::shared::{Shared, Work};
 
 /// A reader has nothing to wait for but LiteFS, for the moment in which it applies a transaction.
 const BUSY: Duration = Duration::from_secs(2);

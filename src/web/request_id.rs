@@ -51,7 +51,7 @@ impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Given(id) => f.write_str(id.to_str().unwrap_or_default()),
-            Self::Own(id) => id.get_or_init(Uuid::now_v7).fmt(f),
+            Self::Own(id) => id.get_or_init(Uuid::new_v4).fmt(f),
         }
     }
 }

@@ -1,4 +1,7 @@
+use std::collections::HashSet;
+
 use reqwest::{Method, StatusCode, header};
+use tokio::task::JoinSet;
 
 use crate::helpers::App;
 
@@ -37,6 +40,36 @@ async fn a_preview_of_the_page_has_a_picture_where_the_visitor_has_found_the_pag
         let path = picture.strip_prefix(&app.url.replace("http", scheme)).expect("another place");
         let answer = app.client.get(format!("{}{path}", app.url)).send().await.unwrap();
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "image/png", "{picture}");
+    }
+}
+
+/// Though it is rendered once for all who ask at the same time.
+#[tokio::test]
+async fn everybody_gets_keys_of_their_own() {
+    let app = App::start().await;
+    app.count().await;
+    let mut asking = JoinSet::new();
+    for _ in 0..64 {
+        let page = app.client.get(&app.url);
+        asking.spawn(async { page.send().await.unwrap().text().await.unwrap() });
+    }
+    let pages = asking.join_all().await;
+    let mut keys = HashSet::new();
+    for page in &pages {
+        assert!(!page.contains('\0'), "{page:?}");
+        let values = page.split(r#"name="key" value=""#).skip(1);
+        keys.extend(values.map(|value| value.split_once('"').unwrap().0));
+    }
+    assert_eq!(keys.len(), 2 * pages.len(), "{keys:?}");
+}
+
+#[tokio::test]
+async fn what_is_no_host_is_not_in_the_page() {
+    let app = App::start().await;
+    for host in ["evil\"><b>", "evil&", "evil'"] {
+        let page = app.client.get(&app.url).header(header::HOST, host).send().await.unwrap();
+        assert_eq!(page.status(), StatusCode::OK, "{host}");
+        assert!(!page.text().await.unwrap().contains("evil"), "{host}");
     }
 }
 

@@ -32,8 +32,7 @@ enum Seen<'a> {
     InAddress(&'a str),
 }
 
-/// The first event of a stream.
-async fn first(of: &Arc<Instance>, seen: Seen<'_>) -> Event {
+async fn ask(of: &Arc<Instance>, seen: Seen<'_>) -> Response {
     let (url, client) = (format!("{}/events", of.url(8080)), Client::new());
     let request = match seen {
         Seen::Nothing => client.get(url),
@@ -41,7 +40,12 @@ async fn first(of: &Arc<Instance>, seen: Seen<'_>) -> Event {
         Seen::InAddress(last) => client.get(format!("{url}?last={last}")),
     };
     let request = request.header("cookie", AHEAD);
-    event(request.timeout(SOON).send().await.unwrap().error_for_status().unwrap()).await
+    request.timeout(SOON).send().await.unwrap()
+}
+
+/// The first event of a stream.
+async fn first(of: &Arc<Instance>, seen: Seen<'_>) -> Event {
+    event(ask(of, seen).await.error_for_status().unwrap()).await
 }
 
 /// For pages that have seen `last`, told in each way.
@@ -93,10 +97,14 @@ async fn a_page_that_comes_back_waits_for_what_it_has_seen_and_is_told_of_anothe
         assert_eq!((&*lost.kind, &*lost.count), ("reset", "2"));
     }
     assert!(asked.elapsed() >= CATCH_UP, "{:?}", asked.elapsed());
-    // Of the same number, with another checksum.
+    // Of the same number, with another checksum: who holds the lease knows that it is lost.
     let asked = Instant::now();
     let (txid, _) = seen.id.split_once('/').unwrap();
-    for other in both(replica, &format!("{txid}/0000000000000000")).await {
+    let other = format!("{txid}/0000000000000000");
+    for seen in [Seen::InHeader(&other), Seen::InAddress(&other)] {
+        assert_eq!(ask(replica, seen).await.headers()["fly-replay"], "instance=sjc-1;state=1");
+    }
+    for other in both(primary, &other).await {
         assert_eq!((&*other.kind, &*other.count), ("reset", "2"));
     }
     assert!(asked.elapsed() < CATCH_UP, "{:?}", asked.elapsed());

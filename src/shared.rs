@@ -12,7 +12,7 @@ use tokio::{
 const WAITING: usize = 4096;
 
 /// What is done, one at a time.
-pub(super) trait Work: Send + 'static {
+pub(crate) trait Work: Send + 'static {
     /// What all who asked get.
     type Output: Clone + Send + 'static;
 
@@ -22,13 +22,13 @@ pub(super) trait Work: Send + 'static {
 
 /// To ask for it.
 #[derive(Debug)]
-pub(super) struct Shared<T> {
+pub(crate) struct Shared<T> {
     asking: mpsc::Sender<oneshot::Sender<T>>,
 }
 
 impl<T: Clone + Send + 'static> Shared<T> {
     /// Does the work in a task that ends with this. Needs a Tokio runtime.
-    pub(super) fn new(mut work: impl Work<Output = T>) -> Self {
+    pub(crate) fn new(mut work: impl Work<Output = T>) -> Self {
         let (asking, mut asked) = mpsc::channel::<oneshot::Sender<T>>(WAITING);
         tokio::spawn(async move {
             let mut together = Vec::new();
@@ -49,7 +49,7 @@ impl<T: Clone + Send + 'static> Shared<T> {
     }
 
     /// The result of work that begins now or later. `None` where the work has panicked.
-    pub(super) async fn get(&self) -> Option<T> {
+    pub(crate) async fn get(&self) -> Option<T> {
         let (one, result) = oneshot::channel();
         self.asking.send(one).await.ok()?;
         result.await.ok()
