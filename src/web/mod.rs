@@ -38,8 +38,10 @@ mod vitals;
 mod word;
 
 use std::{
-    pin::pin,
+    convert::Infallible,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -51,10 +53,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use hyper::{body::Incoming, service::Service as _};
+use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower_http::csrf::CsrfLayer;
+use tower::{Layer as _, Service};
+use tower_http::csrf::{Csrf, CsrfLayer, ProtectionError};
 
 use tokio::time::{self, Instant};
 
@@ -135,9 +138,42 @@ impl App {
 #[derive(Clone, Debug)]
 pub struct Site {
     app: Arc<App>,
-    routes: TowerToHyperService<Router>,
+    routes: TowerToHyperService<Csrf<Dispatch, Rejection>>,
+}
+
+/// What a form of another site gets.
+type Rejection = fn(ProtectionError) -> Response;
+
+/// What is asked for most goes past the router, which costs it a tenth of its time (docs/decisions/028-page-with-gaps.md).
+#[derive(Clone, Debug)]
+struct Dispatch {
+    app: Arc<App>,
+    router: Router,
     /// Whether it has the page.
     is_public: bool,
+}
+
+impl Service<Request<Body>> for Dispatch {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let app = State(self.app.clone());
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, "/") if self.is_public => {
+                Box::pin(async { Ok(page::show(app, request).await.into_response()) })
+            }
+            (&Method::POST, "/") if self.is_public => {
+                Box::pin(async { Ok(click::count(app, request).await.into_response()) })
+            }
+            _ => Box::pin(self.router.call(request)),
+        }
+    }
 }
 
 /// What visitors reach, through Fly's proxy and LiteFS's; and what only the private network reaches, at `private_port` on
@@ -173,8 +209,6 @@ fn public() -> Router<Arc<App>> {
         .merge(assets::router())
         .fallback(assets::of_another_version)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        // Forms of other sites; what sends neither Origin nor Sec-Fetch-Site, curl say, is not a browser that could be misused.
-        .layer(CsrfLayer::new().with_rejection_response(|_| Error::CrossOrigin.into_response()))
 }
 
 fn private() -> Router<Arc<App>> {
@@ -189,8 +223,10 @@ fn private() -> Router<Arc<App>> {
 impl Site {
     fn new(app: App, routes: Router<Arc<App>>, is_public: bool) -> Self {
         let app = Arc::new(app);
-        let routes = TowerToHyperService::new(routes.with_state(app.clone()));
-        Self { app, routes, is_public }
+        let dispatch = Dispatch { app: app.clone(), router: routes.with_state(app.clone()), is_public };
+        // What sends neither Origin nor Sec-Fetch-Site, curl say, is not a browser that could be misused.
+        let csrf = CsrfLayer::new().with_rejection_response(reject as Rejection);
+        Self { app, routes: TowerToHyperService::new(csrf.layer(dispatch)) }
     }
 }
 
@@ -205,11 +241,9 @@ impl Answer for Site {
         let id = RequestId::of(request.headers());
         let answer = id.within(async {
             match body::read_whole(request).await {
-                // What is asked for most goes past the router, which costs a page a tenth of its time.
-                Ok(request) if self.is_public && is_page(&request) => {
-                    page::show(State(app.clone()), request).await.into_response()
-                }
-                Ok(request) => self.routes.call(request).await.unwrap_or_else(|never| match never {}),
+                Ok(request) => hyper::service::Service::call(&self.routes, request)
+                    .await
+                    .unwrap_or_else(|never| match never {}),
                 Err(refusal) => refusal.into_response(),
             }
         });
@@ -223,8 +257,8 @@ impl Answer for Site {
     }
 }
 
-fn is_page(request: &Request<Body>) -> bool {
-    request.method() == Method::GET && request.uri().path() == "/"
+fn reject(_: ProtectionError) -> Response {
+    Error::CrossOrigin.into_response()
 }
 
 /// Whether a program asks, not a browser.

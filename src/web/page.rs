@@ -66,12 +66,10 @@ pub(super) fn frames(counter: Arc<Counter>, instance: Instance) -> Frames {
 }
 
 /// `GET /`
-///
-/// What is rare is in boxes: each connection keeps as much room as its largest request takes.
 pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Result<Response, Error> {
     let headers = request.into_parts().0.headers;
     if let Some(seen) = Position::from_cookies(&headers)
-        && let Some(elsewhere) = Box::pin(seen::elsewhere(&app, seen, &headers)).await?
+        && let Some(elsewhere) = seen::elsewhere(&app, seen, &headers).await?
     {
         return Ok(error::replayed(&elsewhere));
     }
@@ -79,8 +77,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, request: Request) -> Resul
     let frame = match now().await {
         // This binary is newer than the schema, or the first sync is still to come.
         Err(ReadError::Behind) => {
-            let primary = app.primary_for(&headers, Instant::now() + PATIENCE, &app.metrics.pages);
-            match Box::pin(primary).await {
+            match app.primary_for(&headers, Instant::now() + PATIENCE, &app.metrics.pages).await {
                 Ok(Some(elsewhere)) => return Ok(error::replayed(&elsewhere)),
                 // This is the primary, and it has just migrated.
                 Ok(None) => now().await?,
