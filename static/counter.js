@@ -13,7 +13,7 @@ const announcer = document.querySelector("#announcer");
 
 let state = { count: BigInt(output.value.replace("−", "-")), version: -1 }; // the newest that the server has sent
 let settled = state.count; // what is shown when no click is under way
-let needed = { version: -1 }; // the answer whose version holds all answered clicks
+let needed = { version: -1 }; // the answer whose version holds all that are in `answered`
 const pending = new Map(); // own clicks without an answer: key -> 1n or -1n
 let answered = 0n; // own clicks with one, not yet in `settled`
 
@@ -34,7 +34,7 @@ function render() {
 function settle() {
   if (pending.size > 0 || state.version < needed.version) return;
   if (needed.position && state.primary !== needed.instance) return compare();
-  needed.position = null;
+  needed = { version: -1 };
   settled = state.count;
   answered = 0n;
   render();

@@ -88,16 +88,16 @@ async fn end(count: Option<i64>, connection: &mut SqliteConnection) -> Result<()
         Some(count) => AssertSqlSafe(format!("update counter set count = {count} where id = 1; commit")),
         None => AssertSqlSafe("commit".to_owned()),
     };
-    let mut is_updated = count.is_none();
+    let mut left = if count.is_some() { 2 } else { 1 };
     let mut ended = raw_sql(statements).execute_many(connection);
     while let Some(statement) = ended.next().await {
         if let Err(error) = statement {
             // Where the commit has failed, that no longer means that nothing was written.
-            return Err((if is_updated { ClickError::Unknown } else { ClickError::Failed }, error));
+            return Err((if left == 1 { ClickError::Unknown } else { ClickError::Failed }, error));
         }
-        is_updated = true;
+        left -= 1;
     }
-    Ok(())
+    if left == 0 { Ok(()) } else { Err((ClickError::Unknown, sqlx::Error::WorkerCrashed)) }
 }
 
 /// A batch under way.

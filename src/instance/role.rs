@@ -121,7 +121,13 @@ impl Follower {
     async fn follow_events(&self) -> Result<Infallible, ApiError> {
         let mut events = self.litefs.events().await?;
         // After the stream has begun, so that no transaction falls between.
-        self.set_position(self.litefs.state(&self.database).await?.position);
+        let position = self.litefs.state(&self.database).await?.position;
+        // Where the lease was lost while nobody followed, that may be of another history: the role comes first.
+        let is_primary = self.litefs.lease().await?.is_primary;
+        if !is_primary && *self.role.borrow() == Ok(Role::Primary) {
+            return Err(ApiError::Ended);
+        }
+        self.set_position(position);
         loop {
             match time::timeout(SILENCE, events.next()).await {
                 Ok(event) => match event? {

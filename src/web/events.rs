@@ -67,10 +67,14 @@ pub(super) async fn stream(
     // can only set the address.
     let in_header = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let last = in_header.or_else(|| uri.query()?.strip_prefix("last=")?.parse().ok());
-    if let Some(last) = last
-        && let Some(elsewhere) = seen::elsewhere(&app, last, &headers).await?
-    {
-        return Ok(error::replayed(&elsewhere));
+    if let Some(last) = last {
+        let elsewhere = tokio::select! {
+            elsewhere = seen::elsewhere(&app, last, &headers) => elsewhere?,
+            () = app.stop.cancelled() => return Err(Error::Outdated),
+        };
+        if let Some(elsewhere) = elsewhere {
+            return Ok(error::replayed(&elsewhere));
+        }
     }
     let listener = Listener {
         seen: app.counter.live(),
@@ -171,7 +175,7 @@ impl Listener {
     /// another stream, and is then handed to who has it.
     fn has_come_apart(&self, role: &Observed) -> bool {
         self.waits_until.is_some()
-            && matches!(role, Ok(Role::Replica { .. }))
+            && !matches!(role, Ok(Role::Standalone | Role::Primary))
             && self.last.is_some_and(|last| self.instance.has_been_at(last) == Some(false))
     }
 
