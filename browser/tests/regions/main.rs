@@ -20,6 +20,17 @@ async fn visitor(cluster: &Cluster, region: &str) -> Browser {
     browser
 }
 
+async fn heir_is_primary(cluster: &Cluster) {
+    eventually("sjc-2 is primary", ELECTION, async || {
+        let status = cluster.status().await;
+        let heir = status.iter().find(|status| status.id == "sjc-2");
+        anyhow::ensure!(heir.is_some_and(|heir| heir.role == Role::Primary), "{status:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_browsers_in_two_regions_see_each_others_clicks_and_no_number_that_comes_back() {
     let cluster = Cluster::start(Options { wan: true, ..Options::default() }).await.unwrap();
@@ -112,14 +123,7 @@ async fn a_click_while_there_is_no_primary_is_kept_and_counted_once() {
     assert_eq!(sydney.count().await.unwrap(), 3);
     sydney.tells("#story", "Not saved yet").await.unwrap();
 
-    eventually("sjc-2 is primary", ELECTION, async || {
-        let status = cluster.status().await;
-        let heir = status.iter().find(|status| status.id == "sjc-2");
-        anyhow::ensure!(heir.is_some_and(|heir| heir.role == Role::Primary), "{status:?}");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    heir_is_primary(&cluster).await;
     sydney.settles_at(3).await.unwrap();
     sydney.tells("#story", "Your click: written at sjc-2").await.unwrap();
     sydney.tells("#role", "The primary is sjc-2").await.unwrap();
@@ -151,14 +155,7 @@ async fn a_page_keeps_its_own_click_while_its_instance_follows_a_primary_that_is
     amsterdam.tells("#story", "Your click: written at sjc-1 in sjc, acknowledged alone").await.unwrap();
 
     network.cut_between(old.address(), consul, Fault::Silent);
-    eventually("sjc-2 is primary", ELECTION, async || {
-        let status = cluster.status().await;
-        let heir = status.iter().find(|status| status.id == "sjc-2");
-        anyhow::ensure!(heir.is_some_and(|heir| heir.role == Role::Primary), "{status:?}");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    heir_is_primary(&cluster).await;
     // Others click, until sjc-1 knows that it can have none confirmed, and writes none.
     let mut unconfirmed = 0;
     loop {
